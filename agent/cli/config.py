@@ -1,0 +1,95 @@
+"""`agent config`: what this host was told, where each value comes from, and whether it will do.
+
+Secret: how a configuration is laid out for a person and for a script.
+Promise: a secret is never printed; `show` works on a configuration that is incomplete or wrong, and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.cli.setting_options import add_settings_options, reading_from
+from agent.errors import Finding, Severity
+
+if TYPE_CHECKING:
+    from agent.settings import Reading
+
+_EXAMPLE = """\
+examples:
+  agent config check
+  agent config show --json
+  agent config show --config /etc/onprem-agent/config.toml
+"""
+
+
+def register(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "config",
+        help="check or show the local configuration",
+        description="Check the local configuration, or show every key with its value and where that comes from.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", choices=("check", "show"), help="check: exit 1 if it cannot be used; show: all keys")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_settings_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    reading = reading_from(args)
+    facts: dict[str, Any] = {"findings": [_json_finding(finding) for finding in reading.findings]}
+    if args.action == "show":
+        facts = {**_values(reading), **facts}
+    if args.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        if args.action == "show":
+            _print_values(facts)
+        _print_findings(reading)
+    return 1 if reading.errors else 0
+
+
+def _values(reading: Reading) -> dict[str, Any]:
+    paths = {field.name: str(getattr(reading.paths, field.name)) for field in dataclasses.fields(reading.paths)}
+    settings = {
+        name: {"value": _plain(value), "source": reading.sources[name]} for name, value in reading.values.items()
+    }
+    return {"settings": settings, "paths": paths}
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, bool | int | float | None) else str(value)
+
+
+def _print_values(facts: dict[str, Any]) -> None:
+    shown = [(name, _shown(name, entry["value"]), entry["source"]) for name, entry in facts["settings"].items()]
+    name_width = max(len(name) for name, _, _ in shown)
+    value_width = min(max(len(value) for _, value, _ in shown), 48)
+    for name, value, source in shown:
+        print(f"{name:<{name_width}}  {value:<{value_width}}  {source}")
+    print()
+    for name, path in facts["paths"].items():
+        print(f"{name:<{name_width}}  {path}{'' if Path(path).exists() else '  (not there yet)'}")
+
+
+def _shown(name: str, value: object) -> str:
+    from agent.settings.keys import BY_NAME
+
+    return f"({BY_NAME[name].unset or 'missing'})" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _print_findings(reading: Reading) -> None:
+    order = [Severity.ERROR, Severity.WARNING, Severity.INFO]
+    for finding in sorted(reading.findings, key=lambda finding: order.index(finding.severity)):
+        print(f"{finding.severity}: {finding}", file=sys.stderr)
+    if not reading.errors:
+        print("The configuration is complete.", file=sys.stderr)
+
+
+def _json_finding(finding: Finding) -> dict[str, str]:
+    return {name: str(value) for name, value in dataclasses.asdict(finding).items()}

@@ -1,0 +1,22 @@
+"""What the server and the people of this host may ask of the running daemon: one file per command.
+
+Secret: which commands there are; how one is answered is in its own file, how all are answered in `serve`.
+Promise: every request gets an answer, also the one that this version cannot fulfil.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from agent.commands.reload import reload
+from agent.commands.serve import Command, Commands, Request
+from agent.commands.stats import stats
+from agent.commands.status import status
+from agent.status import StatusReport
+
+__all__ = ["Command", "Commands", "Request", "table"]
+
+
+def table(*, report: Callable[[], StatusReport], reload_config: Callable[[], Awaitable[None]]) -> tuple[Command, ...]:
+    """Every command of this version. `reload_config` raises AgentError if the old configuration stays in force."""
+    return (stats(report), reload(reload_config), status(report))

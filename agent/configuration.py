@@ -1,0 +1,109 @@
+"""What the server wants us to be, and what we go by while it is away.
+
+Secret: which resources make up the configuration, how they are read, and the copy of the last good one on this host's disk.
+Promise: a configuration is either read whole or not at all; the last good one is there at the next start, also without a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from agent.errors import AgentError, ConfigError, Finding, LinkError, Severity
+from agent.plan import ConfigPlan, build_plan
+from agent.plan.lastgood import load_last_good, save_last_good
+from agent.protocol.fhir import Agent, Endpoint, read_agent, read_endpoint
+from agent.settings import ChannelDefaults
+
+_READS_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """One reading of the server's resources, as they were sent and as they were understood."""
+
+    agent: Agent
+    endpoints: dict[str, Endpoint | Finding]
+    agent_json: dict[str, Any]
+    endpoints_json: dict[str, dict[str, Any]]
+
+
+class Configuration:
+    """`get` reads a path of the server (relative to its base URL); `defaults` are this host's."""
+
+    def __init__(
+        self,
+        agent_id: str,
+        last_good: Path,
+        *,
+        get: Callable[[str], Awaitable[dict[str, Any]]],
+        defaults: Callable[[], ChannelDefaults],
+    ) -> None:
+        self._agent_id = agent_id
+        self._last_good = last_good
+        self._get = get
+        self._defaults = defaults
+        self.saved_at: datetime | None = None
+        self.finding: Finding | None = None
+
+    async def read(self) -> Resources:
+        """Agent and all its Endpoints. Raises LinkError while the server cannot be asked, ConfigError if it has no Agent."""
+        agent_json = await self._get(f"fhir/R4/Agent/{self._agent_id}")
+        agent = read_agent(agent_json)
+        references = list(dict.fromkeys(c.endpoint.reference for c in agent.channel if c.endpoint.reference))
+        if agent.status == "off":
+            references = []
+        gate = asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def one(reference: str) -> dict[str, Any] | Finding:
+            async with gate:
+                try:
+                    return await self._get(f"fhir/R4/{reference}")
+                except LinkError:
+                    raise
+                except AgentError as error:
+                    return Finding(
+                        "channel.endpoint-unreadable",
+                        Severity.ERROR,
+                        f"{reference} cannot be read: {error}",
+                        "correct the channel's endpoint reference, or let the agent's client read it",
+                        reference,
+                    )
+
+        found = await asyncio.gather(*(one(reference) for reference in references))
+        endpoints: dict[str, Endpoint | Finding] = {}
+        raw: dict[str, dict[str, Any]] = {}
+        for reference, answer in zip(references, found, strict=True):
+            if isinstance(answer, Finding):
+                endpoints[reference] = answer
+                continue
+            try:
+                endpoints[reference] = read_endpoint(answer)
+                raw[reference] = answer
+            except ConfigError as error:
+                endpoints[reference] = error.findings[0]
+        return Resources(agent, endpoints, agent_json, raw)
+
+    def plan(self, resources: Resources) -> ConfigPlan:
+        return build_plan(resources.agent, resources.endpoints, self._defaults())
+
+    def keep(self, resources: Resources) -> None:
+        """These resources are in force: they are the last good ones. Raises StoreError."""
+        now = datetime.now(UTC)
+        save_last_good(self._last_good, resources.agent_json, resources.endpoints_json, now)
+        self.saved_at = now
+
+    def recall(self) -> ConfigPlan | None:
+        """The plan of the last good resources, if there are any that can be read."""
+        kept = load_last_good(self._last_good)
+        if isinstance(kept, Finding):
+            self.finding = kept
+            return None
+        if kept is None or kept.agent.id not in ("", self._agent_id):
+            return None
+        self.saved_at = kept.saved_at
+        return build_plan(kept.agent, dict(kept.endpoints), self._defaults())

@@ -1,0 +1,548 @@
+"""The composition root: the only place that knows everybody.
+
+Secret: which part is wired to which, and the order of start and stop.
+Promise: listeners are open from the last good configuration before the server is asked; a stop answers what was taken, within
+DRAIN_S; expected trouble never ends the process, an unexpected exception always does.
+
+Start: lock → spool → control door → last good configuration → listeners → READY → server. Stop, in reverse: no new connections,
+the last frames answered, the link closed, everything settled on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
+
+import structlog
+
+from agent import __version__, lock
+from agent.channels import Channels
+from agent.commands import Commands, table
+from agent.commands.serve import Request
+from agent.configuration import Configuration, Resources
+from agent.errors import AgentError, ConfigError, Finding, LinkError, Severity
+from agent.flow.answers import Answers
+from agent.flow.dispatcher import Dispatcher, Window
+from agent.flow.intake import Intake
+from agent.flow.intake import Limits as FrameLimits
+from agent.flow.lanes import Lane
+from agent.flow.replies import Replies
+from agent.flow.voice import Voice
+from agent.logbook import Logbook, channel as channel_log, opened
+from agent.metrics import ChannelMetrics
+from agent.net.control import open_control
+from agent.net.credentials import Credentials
+from agent.net.health import Health
+from agent.net.proxy import dial, proxy_for
+from agent.net.rest import Rest
+from agent.net.tls import client_context
+from agent.net.uplink import LostLink, Uplink
+from agent.notify import Notifier
+from agent.plan import AgentSettings, ConfigPlan
+from agent.protocol.envelope import AgentErrorFrame, FromAgent, FromServer, Push, TransmitResponse, encode
+from agent.settings import Settings
+from agent.status import prometheus, wire_stats
+from agent.store.retention import RetentionPolicy, Swept, sweep
+from agent.store.row import Row
+from agent.store.spool import Spool, SpoolEvents
+from agent.store.sqlite import SpoolTrouble
+from agent.vitals import Vitals
+
+log = structlog.get_logger("main")
+
+DRAIN_S: Final = 9.0  # of the 10 s that a supervisor grants, one is kept for the disk
+TOO_LARGE: Final = 1009  # RFC 6455 §7.4.1
+CROWDED_BYTES: Final = 32 << 20  # taken but not yet on the platter: beyond it senders wait
+RETRY_CONFIG_S: Final = 10.0
+LONG_OUTAGE_S: Final = 60.0  # after it the configuration may have changed unheard
+FIRST_SWEEP_S: Final = 60.0
+OFF_TEXT: Final = "Agent.status is currently set to off"
+
+
+class Daemon:
+    """One agent on this host. `reread` reads the local settings again, for SIGHUP."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        book: Logbook,
+        notifier: Notifier,
+        environ: Mapping[str, str],
+        reread: Callable[[], Settings],
+    ) -> None:
+        self.settings = settings
+        self._book = book
+        self._notifier = notifier
+        self._reread = reread
+        self._stop = asyncio.Event()
+        self._refresh = asyncio.Event()
+        self._plan: ConfigPlan | None = None
+        self._stale = True
+        self._lost_at: float | None = None
+        self._swept: Swept | None = None
+        self._health_finding: Finding | None = None
+        self._restart_needed: Finding | None = None
+        self._crash: BaseException | None = None
+        self._turn = asyncio.Lock()
+        server = settings.server
+        tls = client_context(server.ca_file)
+        proxy = proxy_for(server.base_url, server.proxy.reveal() if server.proxy is not None else None, environ)
+        agent_name = f"onprem-agent/{__version__}"
+        self.credentials = Credentials(
+            server.base_url,
+            server.client_id,
+            lambda: self.settings.server.client_secret.reveal(),
+            proxy=proxy,
+            ssl=tls,
+            user_agent=agent_name,
+        )
+        self._rest = Rest(server.base_url, credentials=self.credentials, proxy=proxy, ssl=tls, user_agent=agent_name)
+        self.configuration = Configuration(
+            server.agent_id, settings.paths.last_good, get=self._rest.get, defaults=lambda: self.settings.channels
+        )
+        self.uplink = Uplink(
+            server.base_url,
+            agent_id=server.agent_id,
+            version=__version__,
+            token=self.credentials.token,
+            on_live=self._live,
+            on_lost=self._lost,
+            on_frames=self._frames,
+            on_writable=lambda: self.dispatcher.pump(),
+            on_token_refused=self.credentials.refused,
+            dial=lambda host, port: dial(host, port, proxy),
+            ssl=tls,
+        )
+        loop = asyncio.get_running_loop()
+        self._replies = Replies(self._late, loop.time)
+        self._answers = Answers(self._replies, Voice())
+        self.dispatcher = Dispatcher(
+            answers=self._answers,
+            token=lambda: self.credentials.current or "",
+            agent_id=server.agent_id,
+            window=Window(settings.limits.window_frames, settings.limits.window_bytes, server.response_timeout_s),
+            now=loop.time,
+            now_ms=_now_ms,
+        )
+        self.channels = Channels(
+            dispatcher=self.dispatcher,
+            replies=self._replies,
+            make_intake=self._make_intake,
+            crowded=lambda: self.spool.uncommitted_bytes > CROWDED_BYTES,
+            unanswered=settings.limits.unanswered_per_connection,
+        )
+        self.spool: Spool
+        self.vitals: Vitals
+        self.commands: Commands
+
+    # ---- life
+
+    async def run(self) -> None:
+        """Until `stop`. Raises ConfigError or StoreError when it cannot start, and whatever nobody expected."""
+        settings = self.settings
+        settings.paths.prepare()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unexpected)
+        events = SpoolEvents(
+            on_durable=self._durable,
+            on_claimed=self.dispatcher.claimed,
+            on_refused=self._refused,
+            on_unclaimed=self.dispatcher.unclaimed,
+            on_health=self._disk,
+        )
+        with lock.held(settings.paths.lock):
+            async with contextlib.AsyncExitStack() as parts:
+                self.spool = await parts.enter_async_context(
+                    Spool.open(settings.paths.spool, events, min_free_bytes=settings.spool.min_free_mb << 20)
+                )
+                self.dispatcher.connect(self.spool, self.uplink)
+                self.vitals = self._make_vitals()
+                self.commands = Commands(table(report=self.vitals.report, reload_config=self.reload), send=self._send)
+                await parts.enter_async_context(self._rest)
+                await parts.enter_async_context(open_control(settings.paths.control, self.commands.ask))
+                await self._serve()
+
+    async def _serve(self) -> None:
+        settings = self.settings
+        listen = settings.diagnostics.listen
+        health = Health(
+            (listen.host, listen.port) if listen is not None else None,
+            unready=self.vitals.unready,
+            metrics=lambda: prometheus(self.vitals.report()),
+            report=self._note_health,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(work, name=name)
+                for name, work in (
+                    ("spool", self.spool.run()),
+                    ("replies", self._replies.run()),
+                    ("dispatcher", self.dispatcher.run()),
+                    ("channels", self.channels.run()),
+                    ("commands", self.commands.run()),
+                    ("health", health.run()),
+                    ("retention", self._keep_house()),
+                    ("notify", self._notifier.watch()),
+                )
+            ]
+            await self._recall()
+            gc.collect()
+            gc.freeze()  # what is here now stays: the collector need not look at it again
+            gc.set_threshold(50_000, 20, 100)
+            self._notifier.ready(f"{len(self.channels.by_name)} channels")
+            log.info("daemon.started", version=__version__, pid=os.getpid(), channels=len(self.channels.by_name))
+            running += [
+                tasks.create_task(work, name=name)
+                for name, work in (
+                    ("credentials", self.credentials.run()),
+                    ("configuration", self._follow_configuration()),
+                    ("uplink", self.uplink.run()),
+                    ("stats", self._log_stats()),
+                )
+            ]
+            await self._stop.wait()
+            if self._crash is not None:
+                raise self._crash
+            await self._drain()
+            for task in running:
+                task.cancel()
+        log.info("daemon.stopped", pid=os.getpid())
+
+    def stop(self) -> None:
+        """Begin to end."""
+        self._stop.set()
+
+    async def _drain(self) -> None:
+        self._notifier.stopping("answering the last messages")
+        log.info("daemon.stopping", in_flight=self.dispatcher.in_flight)
+        await self.channels.close(drain_s=DRAIN_S)
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised what nobody expected: the process ends, its supervisor starts it again from the disk."""
+        error = context.get("exception")
+        if isinstance(error, ConnectionError):
+            return  # a peer went away between two lines of asyncio's own
+        self._crash = error if isinstance(error, BaseException) else RuntimeError(str(context.get("message")))
+        self._stop.set()
+
+    # ---- wiring: rows
+
+    def _make_intake(self, lane: Lane) -> Intake:
+        return Intake(
+            lane,
+            spool=self.spool,
+            dispatcher=self.dispatcher,
+            answers=self._answers,
+            limits=FrameLimits(self.settings.server.max_frame_bytes),
+            now_ms=_now_ms,
+            on_refusal=lambda channel, reference, reason: log.warning(
+                "message.refused", channel=channel, ref=reference, reason=reason
+            ),
+            content_log=_log_content if self.settings.log.channel is not None else None,
+        )
+
+    def _durable(self, rows: list[Row]) -> None:
+        self.dispatcher.durable(rows)
+        self.channels.durable(rows)
+
+    def _refused(self, rows: list[Row], trouble: SpoolTrouble) -> None:
+        self.dispatcher.refused(rows)
+        self.channels.refused(rows, trouble)
+
+    def _late(self, row: Row) -> bytes:
+        channel = self.channels.by_name.get(row.channel)
+        if channel is not None:
+            return channel.intake.late(row)
+        return self._answers.voice.answer(row, "AE", "this channel was switched off", None)
+
+    def _disk(self, trouble: SpoolTrouble | None) -> None:
+        if trouble is None:
+            log.info("spool.healthy")
+            self.dispatcher.pump()
+        else:
+            log.error("spool.troubled", trouble=trouble.trouble.value, reason=str(trouble), remedy=trouble.hint)
+
+    # ---- wiring: the server
+
+    def _live(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._stale or (self._lost_at is not None and now - self._lost_at > LONG_OUTAGE_S):
+            self._refresh.set()
+        self._lost_at = None
+        self.dispatcher.pump()
+
+    def _lost(self, lost: LostLink) -> None:
+        if lost.was_live:
+            self._lost_at = asyncio.get_running_loop().time()
+            self.dispatcher.link_lost(too_large=lost.code == TOO_LARGE)
+
+    def _frames(self, frames: list[FromServer]) -> None:
+        answers: list[TransmitResponse] = []
+        for frame in frames:
+            if isinstance(frame, TransmitResponse):
+                answers.append(frame)
+            elif isinstance(frame, AgentErrorFrame):
+                log.warning("server.error", reason=frame.body[:200])
+            else:
+                self._request(frame)
+        if answers:
+            self.dispatcher.answered(answers)
+
+    def _request(self, frame: FromServer) -> None:
+        if isinstance(frame, Push) and self._plan is not None and self._plan.off:
+            self._send(AgentErrorFrame(OFF_TEXT, frame.callback))
+        elif isinstance(frame, Request):
+            self.commands.take(frame)
+
+    def _send(self, frame: FromAgent) -> None:
+        if self.uplink.live:
+            self.uplink.send([encode(frame)])
+
+    # ---- configuration
+
+    async def _recall(self) -> None:
+        """Listen by the last good configuration; the server's own follows when it can be asked."""
+        plan = self.configuration.recall()
+        if plan is not None:
+            await self._adopt(plan, partial=True)
+            log.info("configuration.recalled", channels=len(plan.channels), saved_at=str(self.configuration.saved_at))
+        for name in self.spool.shelf.open_channels():
+            if name not in self.dispatcher.lanes:
+                self.dispatcher.configure(name, None, self.channels.metrics.setdefault(name, ChannelMetrics()))
+
+    async def _follow_configuration(self) -> None:
+        """Read the server's configuration at the start, and again when it may have changed unheard."""
+        self._refresh.set()
+        while True:
+            await self._refresh.wait()
+            self._refresh.clear()
+            if not self._stale and self._lost_at is None and self._plan is not None and not self.uplink.live:
+                continue
+            try:
+                await self._load(partial=True)
+            except AgentError as error:
+                log.warning("configuration.unread", reason=str(error), remedy=error.hint)
+                wait_s = (error.retry_after_s if isinstance(error, LinkError) else None) or RETRY_CONFIG_S
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._refresh.wait()
+                self._refresh.set()
+
+    async def reload(self) -> None:
+        """The server's configuration, again, all or nothing. Raises AgentError when the old one stays in force."""
+        await self._load(partial=False)
+
+    async def _load(self, *, partial: bool) -> None:
+        async with self._turn:
+            resources = await self.configuration.read()
+            plan = self.configuration.plan(resources)
+            if plan.errors and not partial:
+                raise ConfigError(plan.errors)
+            await self._adopt(plan, partial=partial)
+            self._stale = False
+            self._keep(resources, plan)
+
+    def _keep(self, resources: Resources, plan: ConfigPlan) -> None:
+        if plan.errors:
+            return
+        try:
+            self.configuration.keep(resources)
+        except AgentError as error:
+            log.error("configuration.not-kept", reason=str(error), remedy=error.hint)
+
+    async def _adopt(self, plan: ConfigPlan, *, partial: bool) -> None:
+        """Run by `plan`. Raises ConfigError when that is not possible and nothing was changed."""
+        await self.channels.apply(plan.channels, partial=partial)
+        known = self._plan.findings if self._plan is not None else ()
+        self._plan = plan
+        for finding in plan.findings:
+            if finding not in known:
+                say = log.error if finding.severity is Severity.ERROR else log.warning
+                say(
+                    "configuration.finding",
+                    code=finding.code,
+                    where=finding.where,
+                    reason=finding.text,
+                    remedy=finding.remedy,
+                )
+        if plan.off:
+            log.warning("daemon.off", reason="Agent.status is off on the server; all channels are closed")
+
+    async def hang_up(self) -> None:
+        """SIGHUP: local settings and the server's configuration, both again."""
+        self._notifier.reloading()
+        try:
+            try:
+                self._take_settings(self._reread())
+            except ConfigError as error:
+                for finding in error.findings:
+                    log.error("settings.refused", where=finding.where, reason=finding.text, remedy=finding.remedy)
+            try:
+                await self.reload()
+                log.info("configuration.reloaded", channels=len(self.channels.by_name))
+            except AgentError as error:
+                log.error("configuration.refused", reason=str(error), remedy=error.hint)
+        finally:
+            self._notifier.ready()
+
+    def _take_settings(self, fresh: Settings) -> None:
+        old, self.settings = self.settings, fresh
+        self._book.set_levels(
+            fresh.log.main.level, fresh.log.channel.level if fresh.log.channel is not None else "NONE"
+        )
+        self.spool.min_free_bytes = fresh.spool.min_free_mb << 20
+        needs_restart = [
+            name
+            for name, before, now in (
+                ("server.base_url", old.server.base_url, fresh.server.base_url),
+                ("server.client_id", old.server.client_id, fresh.server.client_id),
+                ("server.agent_id", old.server.agent_id, fresh.server.agent_id),
+                ("server.proxy", old.server.proxy, fresh.server.proxy),
+                ("server.ca_file", old.server.ca_file, fresh.server.ca_file),
+                ("diagnostics.listen", old.diagnostics, fresh.diagnostics),
+                ("limits", old.limits, fresh.limits),
+                ("paths", old.paths, fresh.paths),
+            )
+            if before != now
+        ]
+        self._restart_needed = None
+        if needs_restart:
+            text = f"changed settings wait for a restart: {', '.join(needs_restart)}"
+            self._restart_needed = Finding("settings.restart", Severity.WARNING, text, "restart the agent's service")
+            log.warning("settings.restart-needed", settings=needs_restart)
+
+    # ---- housekeeping
+
+    def _make_vitals(self) -> Vitals:
+        return Vitals(
+            server_url=self.settings.server.base_url,
+            agent_id=self.settings.server.agent_id,
+            spool=self.spool,
+            dispatcher=self.dispatcher,
+            channels=self.channels,
+            uplink=self.uplink,
+            credentials=self.credentials,
+            configuration=self.configuration,
+            logbook=self._book,
+            more=self._own_findings,
+            off=lambda: self._plan.skipped if self._plan is not None else (),
+            swept=lambda: self._swept,
+            started=time.time(),
+        )
+
+    def _own_findings(self) -> list[Finding]:
+        found = [f for f in (self._health_finding, self._restart_needed) if f is not None]
+        found += [f for f in self.settings.findings if f.severity is not Severity.INFO]
+        if self._plan is not None:
+            found += self._plan.findings
+            if self._plan.off:
+                text = "Agent.status is off on the server: all channels are closed"
+                found.append(Finding("agent.off", Severity.WARNING, text, "set Agent.status to active and reload"))
+        return found
+
+    def _note_health(self, finding: Finding | None) -> None:
+        self._health_finding = finding
+
+    @property
+    def _agent_settings(self) -> AgentSettings:
+        return self._plan.agent_settings if self._plan is not None else AgentSettings()
+
+    async def _keep_house(self) -> None:
+        await asyncio.sleep(FIRST_SWEEP_S)
+        while True:
+            local, remote = self.settings.spool, self._agent_settings
+            policy = RetentionPolicy(
+                _first(local.retention_days, remote.queue_retention_days),
+                _first(local.errored_retention_days, remote.queue_errored_retention_days),
+                _first(local.retention_max_mb, remote.queue_retention_max_mb),
+                remote.queue_sweep_interval_s,
+            )
+            self._swept = await sweep(self.spool, policy)
+            if self._swept.error:
+                log.warning("spool.not-swept", reason=self._swept.error)
+            elif self._swept.deleted:
+                log.info("spool.swept", deleted=self._swept.deleted)
+            await asyncio.sleep(policy.sweep_interval_s)
+
+    async def _log_stats(self) -> None:
+        while True:
+            every_s = self._agent_settings.log_stats_freq_s
+            await asyncio.sleep(every_s or RETRY_CONFIG_S)
+            if every_s:
+                log.info("agent.stats", stats=wire_stats(self.vitals.report()))
+
+
+def _log_content(event: str, row: Row, body: bytes) -> None:
+    channel_log().info(
+        event, channel=row.channel, remote=row.remote, ref=row.id, content=body.decode("utf-8", "replace")
+    )
+
+
+def _first(local: float | None, remote: float) -> float:
+    return remote if local is None else local
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def run(
+    settings: Settings, environ: Mapping[str, str], reread: Callable[[], Settings], *, stop: asyncio.Event | None = None
+) -> None:
+    """The daemon until SIGTERM, SIGINT, a service stop, or `stop`."""
+    notifier = Notifier.from_environ(environ)
+    with opened(settings.log) as book:
+        for finding in settings.findings:
+            log.warning("settings.finding", where=finding.where, reason=finding.text, remedy=finding.remedy)
+        daemon = Daemon(settings, book, notifier, environ, reread)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                hangs = tasks.create_task(_signals(daemon, stop), name="signals")
+                await daemon.run()
+                hangs.cancel()
+        except BaseExceptionGroup as group:
+            error = _only(group)
+            if not isinstance(error, AgentError | asyncio.CancelledError):
+                log.exception("daemon.crashed")
+            raise error from None
+
+
+async def _signals(daemon: Daemon, stop: asyncio.Event | None) -> None:
+    """SIGTERM and SIGINT end, SIGHUP reloads; on Windows Ctrl-C and Ctrl-Break end."""
+    loop = asyncio.get_running_loop()
+    hang_up = asyncio.Event()
+    if sys.platform == "win32":
+        for number in (signal.SIGINT, signal.SIGBREAK):
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(daemon.stop))
+    else:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, daemon.stop)
+        loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+    async with asyncio.TaskGroup() as tasks:
+        if stop is not None:
+            tasks.create_task(_then(stop.wait(), daemon.stop), name="stop")
+        while True:
+            await hang_up.wait()
+            hang_up.clear()
+            await daemon.hang_up()
+
+
+async def _then(waited: Coroutine[Any, Any, Any] | Awaitable[Any], act: Callable[[], None]) -> None:
+    await waited
+    act()
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one failure that matters of a group: TaskGroups nest, and cancel the others because of it."""
+    for error in group.exceptions:
+        inner = _only(error) if isinstance(error, BaseExceptionGroup) else error
+        if not isinstance(inner, asyncio.CancelledError):
+            return inner
+    return group.exceptions[0]

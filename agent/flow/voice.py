@@ -1,0 +1,59 @@
+"""What we say to a sender in our own name.
+
+Secret: how an acknowledgement of ours is dressed: its time stamp, its own control id, the reference by which a person finds
+the message again.
+Promise: every acknowledgement has a control id of its own and speaks the sender's delimiters, version and charset.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+from agent.protocol.charset import UnknownCharset, codec_of
+from agent.protocol.hl7 import Header, NotHl7, build_ack
+from agent.store.row import Row
+
+
+class Voice:
+    """Builds acknowledgements. `now_s` gives seconds since the epoch."""
+
+    def __init__(self, now_s: Callable[[], float] = time.time) -> None:
+        self._now_s = now_s
+        self._numbers = itertools.count(int(now_s() * 1000))
+        self._second = -1
+        self._stamp = ""
+
+    def say(self, header: Header | None, code: str, text: str, codec: str = "utf-8") -> bytes:
+        """An acknowledgement: MSA-1 `code`, MSA-3 `text`."""
+        return build_ack(
+            header, code, text=text, control_id=b"%d" % next(self._numbers), when=self._when(), encoding=codec
+        )
+
+    def answer(self, row: Row, code: str, text: str, encoding: str | None) -> bytes:
+        """An acknowledgement of a stored message, with a reference by which a person finds it again."""
+        header, codec = header_of(row, encoding)
+        return self.say(header, code, f"{text} (ref {row.id})", codec)
+
+    def _when(self) -> str:
+        """HL7 time stamp with seconds and offset (v2.5.1 §2.A.77), one rendering a second."""
+        second = int(self._now_s())
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y%m%d%H%M%S+0000", time.gmtime(second))
+        return self._stamp
+
+
+def header_of(row: Row, encoding: str | None) -> tuple[Header | None, str]:
+    """The MSH of a stored message and the codec its sender speaks (`encoding`: the channel's); UTF-8 where unreadable."""
+    header: Header | None = row.header
+    if header is None:
+        try:
+            header = Header.of(row.body)
+        except NotHl7:
+            return None, "utf-8"
+    try:
+        return header, codec_of(header, encoding)
+    except UnknownCharset:
+        return header, "utf-8"

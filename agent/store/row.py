@@ -1,0 +1,143 @@
+"""The vocabulary of a stored message: its row, its two fates, and what the disk can do to us.
+
+Secret: which numbers stand for which state in the file. They are part of the schema: never renumber, only add.
+Promise: a Row describes one message completely; what is only true while a process runs is marked so.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Any
+
+
+class State(IntEnum):
+    """The server leg: what became of a message on its way to the server. Below 10 it is still ours to deliver."""
+
+    QUEUED = 0  # stored, never written to a socket since
+    INFLIGHT = 1  # handed to the socket, or about to be: a crash here makes it ambiguous
+    PROCESSED = 10  # the server said 2xx
+    REJECTED = 11  # the server refused it for good
+    FAILED = 12  # tried as often as the policy allows
+    HELD = 13  # ambiguous, and the policy leaves the decision to a person
+
+    @property
+    def finished(self) -> bool:
+        return self >= State.PROCESSED
+
+
+class AckState(IntEnum):
+    """The source leg: what became of the answer that the sender is owed."""
+
+    PENDING = 0
+    DELIVERED = 1  # written to the connection that asked
+    UNDELIVERED = 2  # the connection had gone
+    NOT_OWED = 3  # the mode forwards no answer for this message
+
+
+class Repeat(IntEnum):
+    """Why a message carries a control id that was seen before."""
+
+    NO = 0
+    CONFLICT = 1  # other bytes under a used id
+    RETRIED = 2  # the same bytes again after a negative answer
+
+
+class Trouble(StrEnum):
+    """What a disk can do to us."""
+
+    FULL = "full"
+    LOW = "low"
+    READ_ONLY = "read-only"
+    DAMAGED = "damaged"
+    UNAVAILABLE = "unavailable"
+
+
+class Row:
+    """One message: bytes as received, where they came from, and how far they got.
+
+    `received_ms`, `due_ms`, `settled_ms` are milliseconds since the epoch; `seq` is the MSH-13 number given to it or None.
+    `answer` is the acknowledgement for the sender, encoded and unframed, once there is one. The last group of slots lives in
+    memory only and belongs to `flow`.
+    """
+
+    __slots__ = (
+        "ack",
+        "ack_code",
+        "ambiguous",
+        "answer",
+        "attempts",
+        "body",
+        "channel",
+        "control_id",
+        "due_ms",
+        "durable",
+        "epoch",
+        "header",
+        "id",
+        "kept",
+        "lane",
+        "message_type",
+        "order_key",
+        "reason",
+        "received_ms",
+        "remote",
+        "repeat",
+        "sent_at",
+        "seq",
+        "size",
+        "state",
+        "status",
+        "text",
+    )
+    state: State
+    ack: AckState
+    lane: Any  # where it waits for the server
+    header: Any  # its MSH, until it is acknowledged
+    text: str | None  # its body decoded, while that is cheaper than doing it again
+    epoch: int  # how many barriers stand before it in its lane
+    sent_at: float  # loop time of the last hand-over to the socket
+    durable: bool  # its commit has returned
+    kept: State  # its state in the file
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        channel: str,
+        remote: str,
+        order_key: bytes,
+        control_id: bytes,
+        message_type: bytes,
+        received_ms: int,
+        body: bytes,
+        seq: int | None = None,
+        repeat: Repeat = Repeat.NO,
+    ) -> None:
+        self.id = id
+        self.channel = channel
+        self.remote = remote
+        self.order_key = order_key
+        self.control_id = control_id
+        self.message_type = message_type
+        self.received_ms = received_ms
+        self.body = body
+        self.size = len(body)
+        self.seq = seq
+        self.repeat = repeat
+        self.state = State.QUEUED
+        self.ack = AckState.PENDING
+        self.ack_code = ""
+        self.attempts = 0
+        self.ambiguous = False
+        self.due_ms = 0
+        self.status: int | None = None
+        self.reason = ""
+        self.answer: bytes | None = None
+        self.lane = None
+        self.header = None
+        self.text = None
+        self.epoch = 0
+        self.sent_at = 0.0
+        self.durable = False
+
+    def __repr__(self) -> str:
+        return f"<Row {self.id} {self.channel} {self.state.name.lower()} attempts={self.attempts}>"

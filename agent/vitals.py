@@ -1,0 +1,192 @@
+"""One look at everything: from the parts of the running daemon to a StatusReport.
+
+Secret: which part knows what.
+Promise: looking costs milliseconds and changes nothing; every trouble that some part knows of is a finding with a remedy.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psutil
+
+from agent import __version__
+from agent.channels import Channel, Channels
+from agent.configuration import Configuration
+from agent.errors import Finding, Severity
+from agent.flow.dispatcher import Dispatcher
+from agent.flow.lanes import Lane
+from agent.logbook import Logbook
+from agent.metrics import UNMEASURED, ChannelMetrics
+from agent.net.credentials import Credentials
+from agent.net.uplink import Uplink
+from agent.status import ChannelState, ChannelStatus, ServerStatus, SpoolStatus, StatusReport, utc
+from agent.store.retention import Swept
+from agent.store.row import State
+from agent.store.spool import Spool
+
+
+@dataclass(slots=True)
+class Vitals:
+    """`more` gives findings that no part keeps itself; `off`: the names of channels that are switched off on the server."""
+
+    server_url: str
+    agent_id: str
+    spool: Spool
+    dispatcher: Dispatcher
+    channels: Channels
+    uplink: Uplink
+    credentials: Credentials
+    configuration: Configuration
+    logbook: Logbook
+    more: Callable[[], Iterable[Finding]]
+    off: Callable[[], Iterable[str]]
+    swept: Callable[[], Swept | None]
+    started: float
+
+    def report(self) -> StatusReport:
+        return StatusReport(
+            version=__version__,
+            running=True,
+            uptime_seconds=round(time.time() - self.started, 1),
+            server=self._server(),
+            channels=tuple(self._channels()),
+            clients=(),
+            spool=self._spool(),
+            findings=tuple(self.findings()),
+            pid=os.getpid(),
+            memory_bytes=psutil.Process().memory_info().rss,
+        )
+
+    def unready(self) -> list[str]:
+        """Why no message can be taken, by the channels that should listen and the disk; empty when all is well."""
+        reasons = [f"channel {c.spec.name} does not listen" for c in self.channels.by_name.values() if not _listens(c)]
+        if self.spool.trouble is not None:
+            reasons.append(str(self.spool.trouble))
+        return reasons
+
+    def _server(self) -> ServerStatus:
+        link = self.uplink
+        return ServerStatus(
+            url=self.server_url,
+            live=link.live,
+            ping_ms=round(link.ping_ms, 2),
+            last_heartbeat=utc(link.last_heartbeat),
+            reconnects=link.reconnects,
+            last_error=link.last_error,
+            outstanding_heartbeats=link.outstanding_heartbeats,
+            queued_frames=self.dispatcher.in_flight,
+            agent_id=self.agent_id,
+        )
+
+    def _channels(self) -> Iterable[ChannelStatus]:
+        for name, lane in sorted(self.dispatcher.lanes.items()):
+            channel = self.channels.by_name.get(name)
+            yield ChannelStatus.of(
+                lane.metrics,
+                name=name,
+                address=channel.spec.address if channel is not None else "",
+                state=_state(channel),
+                queued=self.spool.tally.open_of[name],
+                oldest_queued_seconds=_oldest_s(lane),
+                last_error=str(channel.finding.text) if channel is not None and channel.finding is not None else "",
+            )
+        for name in self.off():
+            if name not in self.dispatcher.lanes:
+                yield ChannelStatus.of(
+                    ChannelMetrics(),
+                    name=name,
+                    address="",
+                    state=ChannelState.OFF,
+                    queued=0,
+                    oldest_queued_seconds=None,
+                )
+
+    def _spool(self) -> SpoolStatus:
+        spool = self.spool
+        try:
+            free = shutil.disk_usage(spool.path.parent).free
+        except OSError:
+            free = UNMEASURED
+        swept = self.swept()
+        return SpoolStatus(
+            path=str(spool.path),
+            size_bytes=spool.size_bytes,
+            disk_free_bytes=free,
+            counts_by_state={state.name.lower(): spool.tally.by_state[state] for state in State},
+            writable=spool.trouble is None,
+            last_sweep_at=utc(swept.at) if swept is not None else None,
+            last_error=str(spool.trouble) if spool.trouble is not None else "",
+        )
+
+    def findings(self) -> Iterable[Finding]:
+        """Everything a person should know now."""
+        trouble = self.spool.trouble
+        if trouble is not None:
+            yield Finding(f"spool.{trouble.trouble}", Severity.ERROR, str(trouble), trouble.hint, str(self.spool.path))
+        aside = self.spool.set_aside
+        if aside is not None:
+            rest = "" if aside.complete else "; some of it could not be read"
+            yield Finding(
+                "spool.set-aside",
+                Severity.ERROR,
+                f"the spool was damaged and is set aside; {aside.rescued} undelivered messages were carried over{rest}",
+                f"check the disk; keep {aside.path} until it is clear that nothing in it is missed",
+                str(aside.path),
+            )
+        yield from self.channels.findings()
+        if self.dispatcher.too_large is not None:
+            yield self.dispatcher.too_large
+        for candidate in (self.credentials.finding, self.configuration.finding, self.logbook.trouble()):
+            if candidate is not None:
+                yield candidate
+        if not self.uplink.live and self.credentials.finding is None:
+            yield Finding(
+                "server.away",
+                Severity.WARNING,
+                f"no connection to the server: {self.uplink.last_error or 'connecting'}",
+                "messages are stored and delivered when it is back; check the server, the network and the proxy",
+                self.server_url,
+            )
+        yield from self._unconfigured()
+        yield from self.more()
+
+    def _unconfigured(self) -> Iterable[Finding]:
+        for name, lane in self.dispatcher.lanes.items():
+            stored = self.spool.tally.open_of[name]
+            if lane.spec is None and stored:
+                yield Finding(
+                    "channel.not-configured",
+                    Severity.WARNING,
+                    f"{stored} stored messages wait for a channel that the server does not configure any more",
+                    "add the channel again, under the same name, to have them delivered",
+                    name,
+                )
+        held = self.spool.tally.by_state[State.HELD] + self.spool.tally.by_state[State.FAILED]
+        if held:
+            yield Finding(
+                "spool.held",
+                Severity.WARNING,
+                f"{held} messages were not delivered and wait for a person",
+                "look at the server's answers for them; the senders were told at the time",
+                str(self.spool.path),
+            )
+
+
+def _listens(channel: Channel) -> bool:
+    return channel.listener is not None and channel.listener.listening
+
+
+def _state(channel: Channel | None) -> ChannelState:
+    if channel is None:
+        return ChannelState.OFF
+    return ChannelState.LISTENING if _listens(channel) else ChannelState.FAILED
+
+
+def _oldest_s(lane: Lane) -> float | None:
+    oldest = min((rows[0].received_ms for rows in lane.keys.values()), default=None)
+    return None if oldest is None else max(0.0, round(time.time() - oldest / 1000, 1))

@@ -1,0 +1,113 @@
+"""Addresses as servers send them."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.plan.address import BadAddress, read_address
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("mllp://0.0.0.0:2575", "0.0.0.0", 2575),
+        ("mllp://[::]:2575/", "::", 2575),
+        ("MLLP://LocalHost:1?enhanced=true", "localhost", 1),
+        (" mllp://adt.example.org:65535 ", "adt.example.org", 65535),
+        ("mllp://[fe80::1%25eth0]:104", "fe80::1%25eth0", 104),
+        ("mllp://127.0.0.1:0", "127.0.0.1", 0),
+    ],
+)
+def test_host_and_port_are_what_the_address_says(text: str, host: str, port: int) -> None:
+    address = read_address(text)
+
+    assert (address.host, address.port, address.text) == (host, port, text.strip())
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "channel.address-empty"),
+        ("nonsense", "channel.address-unreadable"),
+        ("0.0.0.0:2575", "channel.address-unreadable"),
+        ("mllp:0.0.0.0:2575", "channel.address-unreadable"),
+        ("mllp://[::1:2575", "channel.address-unreadable"),
+        ("mllp://h:1\n?x=1", "channel.address-unreadable"),
+        ("mllp://user:pw@h:1", "channel.address-unreadable"),
+        ("foo://0.0.0.0:2575", "channel.scheme-unknown"),
+        ("tcp://0.0.0.0:2575?startChar=%02&endChar=%03", "channel.scheme-unsupported"),
+        ("dicom://0.0.0.0:104", "channel.scheme-unsupported"),
+        ("serial:///dev/ttyS0?baud=9600", "channel.scheme-unsupported"),
+        ("astm://0.0.0.0:1", "channel.scheme-unsupported"),
+        ("mllps://0.0.0.0:1", "channel.scheme-unsupported"),
+        ("mllp://:2575", "channel.host-missing"),
+        ("mllp://0.0.0.0", "channel.port-missing"),
+        ("mllp://0.0.0.0:", "channel.port-missing"),
+        ("mllp://0.0.0.0:65536", "channel.port-bad"),
+        ("mllp://0.0.0.0:-1", "channel.port-bad"),
+        ("mllp://0.0.0.0:hl7", "channel.port-bad"),
+    ],
+)
+def test_each_way_to_get_it_wrong_has_its_name_and_remedy(text: str, code: str) -> None:
+    with pytest.raises(BadAddress) as refused:
+        read_address(text)
+
+    assert refused.value.code == code
+    assert refused.value.remedy
+    assert "pw" not in str(refused.value)
+
+
+NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+VALUE = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.lists(st.tuples(NAME, VALUE), max_size=5), st.booleans())
+def test_parameters_come_back_as_they_were_before_percent_encoding(pairs: list[tuple[str, str]], plus: bool) -> None:
+    query = urlencode(pairs) if plus else urlencode(pairs, quote_via=quote, safe="")
+
+    assert read_address(f"mllp://0.0.0.0:2575?{query}").parameters == tuple(pairs)
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.text().map("mllp://".__add__),
+        st.text("0123456789.:[]@/?#=&%", max_size=30).map("mllp://".__add__),
+    )
+)
+def test_any_text_is_an_address_or_a_bad_one(text: str) -> None:
+    try:
+        address = read_address(text)
+    except BadAddress as bad:
+        assert bad.code.startswith("channel.")  # noqa: PT017 - one of two right outcomes
+    else:
+        assert address.host
+        assert 0 <= address.port <= 65_535
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "collide"),
+    [
+        ("0.0.0.0:1", "0.0.0.0:2", False),
+        ("0.0.0.0:1", "127.0.0.1:1", True),
+        ("127.0.0.1:1", "127.0.0.1:1", True),
+        ("127.0.0.1:1", "127.0.0.2:1", False),
+        ("localhost:1", "127.0.0.1:1", True),
+        ("localhost:1", "[::1]:1", True),
+        ("[::]:1", "10.0.0.1:1", True),
+        ("0.0.0.0:1", "[::1]:1", False),
+        ("0.0.0.0:1", "[::]:1", True),
+        ("0.0.0.0:1", "some.name:1", True),
+        ("[0:0:0:0:0:0:0:1]:1", "[::1]:1", True),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+    ],
+)
+def test_two_addresses_collide_when_no_host_could_serve_both(one: str, other: str, collide: bool) -> None:
+    first, second = read_address(f"mllp://{one}"), read_address(f"mllp://{other}")
+
+    assert first.collides_with(second) is collide
+    assert second.collides_with(first) is collide

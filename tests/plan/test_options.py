@@ -1,0 +1,165 @@
+"""Options by both their names, and values that cannot be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import Finding, Severity
+from agent.plan.address import Address
+from agent.plan.options import OPTIONS, Option, Unusable, read_agent_settings, read_parameters
+from agent.protocol.fhir import Agent, AgentSetting
+from agent.protocol.hl7 import KeySpec
+from agent.spec import AckMode, DuplicateBehavior, RetryMode
+
+
+def _parameters(**given: str) -> tuple[dict[str, Any], list[Finding]]:
+    findings: list[Finding] = []
+    values = read_parameters("adt", Address("", "0.0.0.0", 1, tuple(given.items())), findings)
+    return values, findings
+
+
+def _setting(name: str, value: object) -> AgentSetting:
+    match value:
+        case bool():
+            return AgentSetting(name, value_boolean=value)
+        case int():
+            return AgentSetting(name, value_integer=value)
+        case float():
+            return AgentSetting(name, value_decimal=value)
+        case _:
+            return AgentSetting(name, value_string=None if value is None else str(value))
+
+
+def _settings(**given: object) -> tuple[dict[str, Any], list[Finding]]:
+    findings: list[Finding] = []
+    agent = Agent(setting=tuple(_setting(name, value) for name, value in given.items()))
+    return read_agent_settings(agent, findings), findings
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "value"),
+    [
+        ("encoding", "iso-8859-1", "iso-8859-1"),
+        ("encoding", "auto", None),
+        ("enhanced", "TRUE", AckMode.ENHANCED),
+        ("enhanced", "aa", AckMode.ENHANCED_AA),
+        ("enhanced", "false", AckMode.ORIGINAL),
+        ("assignSeqNo", "true", True),
+        ("messagesPerMin", "30", 30),
+        ("ackTimeoutSecs", "0", 0),
+        ("logicalChannelKey", "MSH-4,PID-3.1", KeySpec.parse("MSH-4,PID-3.1")),
+        ("logicalChannelKey", "", None),
+        ("maxWorkers", "500", 500),
+        ("duplicateBehavior", "reject", DuplicateBehavior.REJECT),
+        ("retryMode", "none", RetryMode.NONE),
+        ("autoRetryBackoffMultiplier", "1.5", 1.5),
+    ],
+)
+def test_a_parameter_that_can_be_used(name: str, raw: str, value: object) -> None:
+    assert _parameters(**{name: raw}) == ({name: value}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "severity"),
+    [
+        ("enhanced", "maybe", Severity.WARNING),
+        ("appLevelAck", "XX", Severity.WARNING),
+        ("messagesPerMin", "abc", Severity.WARNING),
+        ("messagesPerMin", "0", Severity.WARNING),
+        ("maxWorkers", "501", Severity.WARNING),
+        ("ackTimeoutSecs", "nan", Severity.WARNING),
+        ("ackTimeoutSecs", "-1", Severity.WARNING),
+        ("duplicateBehavior", "ignore", Severity.WARNING),
+        ("retryMode", "always", Severity.WARNING),
+        ("encoding", "klingon", Severity.ERROR),
+        ("logicalChannelKey", "PID", Severity.ERROR),
+        ("logicalChannelKey", "PID-3.1,MSH-", Severity.ERROR),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_left_out_and_told(name: str, raw: str, severity: Severity) -> None:
+    values, (finding,) = _parameters(**{name: raw})
+
+    assert values == {}
+    assert (finding.code, finding.where, finding.severity) == ("channel.bad-value", f"adt.{name}", severity)
+    assert raw in finding.text
+
+
+def test_an_unknown_parameter_is_a_warning_with_the_one_that_was_meant() -> None:
+    values, (near, far) = _parameters(appLevelACK="AL", xyzzy="1")
+
+    assert values == {}
+    assert (near.code, near.severity) == ("channel.unknown-parameter", Severity.WARNING)
+    assert near.remedy == "did you mean appLevelAck?"
+    assert "did you mean" not in far.remedy
+
+
+def test_the_first_of_a_repeated_parameter_counts() -> None:
+    findings: list[Finding] = []
+    address = Address("", "h", 1, (("maxWorkers", "1"), ("maxWorkers", "2")))
+
+    assert read_parameters("adt", address, findings) == {"maxWorkers": 1}
+    assert [finding.code for finding in findings] == ["channel.repeated-parameter"]
+
+
+def test_settings_are_taken_in_every_type_that_a_server_may_use() -> None:
+    given = {"keepAlive": "true", "maxClientsPerRemote": "3", "logStatsFreqSecs": 2.0, "queueRetentionDays": 7}
+
+    values, findings = _settings(**given)
+
+    assert values == {"keepAlive": True, "maxClientsPerRemote": 3, "logStatsFreqSecs": 2, "queueRetentionDays": 7.0}
+    assert findings == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("keepAlive", 1),
+        ("keepAlive", "yes"),
+        ("maxClientsPerRemote", True),
+        ("queueRetentionMaxMb", 1.5),
+        ("keepAlive", None),
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_a_warning_and_left_out(name: str, value: object) -> None:
+    values, (finding,) = _settings(**{name: value})
+
+    assert values == {}
+    assert (finding.code, finding.where) == ("agent.bad-value", f"Agent.setting.{name}")
+
+
+def test_settings_that_mean_nothing_here_are_noted_with_the_reason() -> None:
+    values, findings = _settings(durableQueue=False, queueDbPath="/x.db", keepalive=True)
+
+    assert values == {}
+    assert [(finding.code, finding.severity) for finding in findings] == [
+        ("agent.unknown-setting", Severity.WARNING),
+        ("agent.ignored-setting", Severity.INFO),
+        ("agent.ignored-setting", Severity.INFO),
+    ]
+    assert _settings(durableQueue=True) == ({}, [])
+
+
+def test_the_last_of_a_repeated_setting_counts() -> None:
+    findings: list[Finding] = []
+    agent = Agent(setting=(_setting("keepAlive", True), _setting("keepAlive", False)))
+
+    assert read_agent_settings(agent, findings) == {"keepAlive": False}
+    assert [finding.code for finding in findings] == ["agent.repeated-setting"]
+
+
+def test_a_name_that_would_upset_a_terminal_is_shown_harmlessly() -> None:
+    _, (finding,) = _settings(**{"\x1b[31mred\n": True})
+
+    assert str(finding).isprintable()
+
+
+@given(st.sampled_from(OPTIONS), st.one_of(st.booleans(), st.integers(), st.floats(), st.text()))
+def test_every_option_takes_or_refuses_any_value(option: Option, value: bool | int | float | str) -> None:
+    try:
+        option.parse(value)
+    except Unusable as unusable:
+        assert str(unusable)  # noqa: PT017 - one of two right outcomes

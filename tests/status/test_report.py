@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from agent.errors import Finding, Severity
+from agent.status import StatusReport, by_severity, offline, to_builtins, to_json, utc
+
+Build = Callable[..., StatusReport]
+
+
+def test_the_json_has_the_keys_that_scripts_rely_on(report: Build) -> None:
+    shown = msgspec.json.decode(to_json(report()))
+    assert {"version", "running", "uptimeSeconds", "server", "channels", "clients", "spool", "upgrade",
+            "findings"} <= shown.keys()  # fmt: skip
+    assert {"url", "live", "pingMs", "lastHeartbeat", "reconnects", "lastError"} <= shown["server"].keys()
+    assert {"name", "address", "type", "state", "connections", "received", "acknowledged", "rejected", "queued",
+            "oldestQueuedSeconds", "rtt"} <= shown["channels"][0].keys()  # fmt: skip
+    assert {"count", "p50", "p95", "p99"} <= shown["channels"][0]["rtt"].keys()
+    assert {"path", "sizeBytes", "diskFreeBytes", "countsByState"} <= shown["spool"].keys()
+    assert {"code", "severity", "text", "remedy"} <= shown["findings"][0].keys()
+
+
+def test_a_channel_tells_its_counters_and_what_the_spool_holds_for_it(report: Build) -> None:
+    adt = to_builtins(report())["channels"][0]
+    assert (adt["name"], adt["state"], adt["connections"], adt["received"]) == ("adt", "listening", 2, 1200)
+    assert (adt["queued"], adt["oldestQueuedSeconds"], adt["inFlight"]) == (10, 1.5, 2)
+    assert (adt["rtt"]["count"], adt["rtt"]["min"], adt["rtt"]["max"]) == (4, 4, 40)
+
+
+def test_what_only_a_monitoring_system_reads_is_not_shown_to_people(report: Build) -> None:
+    rtt = to_builtins(report())["channels"][0]["rtt"]
+    assert set(rtt) == {"count", "min", "max", "average", "p50", "p95", "p99", "pendingCount"}
+
+
+def test_the_gravest_finding_comes_first_and_equals_keep_their_order() -> None:
+    found = [Finding(code, Severity(level), "x") for code, level in
+             [("a", "info"), ("b", "warning"), ("c", "error"), ("d", "error")]]  # fmt: skip
+    assert [finding.code for finding in by_severity(found)] == ["c", "d", "b", "a"]
+
+
+def test_with_the_daemon_down_the_same_object_tells_what_the_spool_holds() -> None:
+    spool = {
+        "path": "/data/spool.db", "sizeBytes": 4096, "diskFreeBytes": 10**9,
+        "countsByState": {"queued": 12, "processed": 3},
+        "channels": {"lab": {"queued": 5, "oldestQueuedSeconds": 86.5}, "adt": {"queued": 7, "oldestQueuedSeconds": None}},
+    }  # fmt: skip
+    shown = to_builtins(offline("1.2.3", spool))
+    assert (shown["running"], shown["uptimeSeconds"], shown["server"]["live"]) == (False, None, False)
+    assert [
+        (each["name"], each["state"], each["queued"], each["oldestQueuedSeconds"]) for each in shown["channels"]
+    ] == [
+        ("adt", "down", 7, None),
+        ("lab", "down", 5, 86.5),
+    ]
+    assert shown["spool"]["countsByState"] == {"queued": 12, "processed": 3}
+
+
+@pytest.mark.parametrize(
+    ("epoch_s", "text"), [(0, "1970-01-01T00:00:00.000Z"), (1767225600.25, "2026-01-01T00:00:00.250Z"), (None, None)]
+)
+def test_moments_are_iso_8601_in_utc(epoch_s: float | None, text: str | None) -> None:
+    assert utc(epoch_s) == text
