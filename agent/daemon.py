@@ -120,15 +120,15 @@ class Daemon:
             dial=lambda host, port: dial(host, port, proxy),
             ssl=tls,
         )
-        loop = asyncio.get_running_loop()
-        self._replies = Replies(self._late, loop.time)
+        # not the loop's clock: uvloop's has a resolution of a millisecond, which is a whole round trip
+        self._replies = Replies(self._late, time.monotonic)
         self._answers = Answers(self._replies, Voice())
         self.dispatcher = Dispatcher(
             answers=self._answers,
             token=lambda: self.credentials.current or "",
             agent_id=server.agent_id,
             window=Window(settings.limits.window_frames, settings.limits.window_bytes, server.response_timeout_s),
-            now=loop.time,
+            now=time.monotonic,
             now_ms=_now_ms,
         )
         self.channels = Channels(
@@ -272,7 +272,7 @@ class Daemon:
     # ---- wiring: the server
 
     def _live(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if self._stale or (self._lost_at is not None and now - self._lost_at > LONG_OUTAGE_S):
             self._refresh.set()
         self._lost_at = None
@@ -280,7 +280,7 @@ class Daemon:
 
     def _lost(self, lost: LostLink) -> None:
         if lost.was_live:
-            self._lost_at = asyncio.get_running_loop().time()
+            self._lost_at = time.monotonic()
             self.dispatcher.link_lost(too_large=lost.code == TOO_LARGE)
 
     def _frames(self, frames: list[FromServer]) -> None:

@@ -8,6 +8,7 @@ read-only, are counted as dropped beyond that bound, and flow again by themselve
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -20,6 +21,7 @@ from typing import Protocol, TextIO
 LINGER_S = 0.1  # lines gather this long before they are written together
 RETRY_S = 5.0
 PENDING_BYTES = 8 * 1024 * 1024
+STUCK_S = 2.0  # a write that hangs (a network share) must not hang whoever waits for it
 _CHUNK_BYTES = 256 * 1024
 _BLOCK_BYTES = 64 * 1024
 
@@ -80,7 +82,8 @@ class LogFiles:
         self._day = day
         self._size_bytes = os.fstat(self._file).st_size
         for old in list_files(self._folder, self._stem)[: -self._keep]:
-            old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows keeps a file that somebody reads; it goes the next time
+                old.unlink()
         return self._file
 
     def _next(self, day: str, coming_bytes: int) -> Path:
@@ -116,12 +119,15 @@ class Tap:
     `dropped`: lines that found no room. `failing`: why the target takes nothing at the moment, or empty.
     """
 
-    def __init__(self, target: Target, wake: threading.Event, notice: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, target: Target, wake: threading.Event, notice: Callable[[int], bytes], *, stuck_s: float = STUCK_S
+    ) -> None:
         self.dropped = 0
         self.failing = ""
         self._target = target
         self._wake = wake
         self._notice = notice
+        self._stuck_s = stuck_s
         self._noticed = 0
         self._retry_at = 0.0
         self._lock = threading.Lock()  # pending lines: held for an append or a swap only
@@ -142,27 +148,43 @@ class Tap:
 
     def drain(self, *, even_if_failing: bool = False) -> bool:
         """Write what is pending; True when nothing is left."""
-        with self._write_lock:
+        if not self._write_lock.acquire(timeout=self._stuck_s):
+            return False
+        try:
             if self.failing and not even_if_failing and time.monotonic() < self._retry_at:
                 return False
-            while chunk := self._take():
-                try:
-                    written = self._target.write(chunk)
-                except OSError as failed:
-                    written = 0
-                    self.failing = failed.strerror or type(failed).__name__
-                if written < len(chunk):
-                    self.failing = self.failing or "the disk took only a part"
-                    self._retry_at = time.monotonic() + RETRY_S
-                    self._give_back(chunk[written:])
-                    return False
-                self.failing = ""
-            return True
+            return self._write_pending()
+        finally:
+            self._write_lock.release()
 
     def close(self) -> None:
-        self.drain(even_if_failing=True)
-        with self._write_lock:
-            self._target.close()
+        """Write what can be written, then let go of the target; one that is stuck is left to the operating system."""
+        if self._write_lock.acquire(timeout=self._stuck_s):
+            try:
+                self._write_pending()
+                self._target.close()
+            finally:
+                self._write_lock.release()
+
+    def _write_pending(self) -> bool:
+        while chunk := self._take():
+            if not self._write(chunk):
+                return False
+        return True
+
+    def _write(self, chunk: bytes) -> bool:
+        try:
+            written = self._target.write(chunk)
+        except OSError as failed:
+            written = 0
+            self.failing = failed.strerror or type(failed).__name__
+        if written < len(chunk):
+            self.failing = self.failing or "the disk took only a part"
+            self._retry_at = time.monotonic() + RETRY_S
+            self._give_back(chunk[written:])
+            return False
+        self.failing = ""
+        return True
 
     def _take(self) -> bytes:
         with self._lock:
@@ -190,7 +212,8 @@ class Tap:
 class LogWriter:
     """The thread that drains the taps. A context manager: leaving it writes what is pending and closes the targets."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stuck_s: float = STUCK_S) -> None:
+        self._stuck_s = stuck_s
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._taps: list[Tap] = []
@@ -198,7 +221,7 @@ class LogWriter:
 
     def tap(self, target: Target, notice: Callable[[int], bytes]) -> Tap:
         """`notice(n)` makes the line that tells of n dropped ones."""
-        tap = Tap(target, self._wake, notice)
+        tap = Tap(target, self._wake, notice, stuck_s=self._stuck_s)
         self._taps.append(tap)
         return tap
 
@@ -214,7 +237,7 @@ class LogWriter:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=self._stuck_s)
         for tap in self._taps:
             tap.close()
 

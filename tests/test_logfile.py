@@ -119,6 +119,23 @@ def test_lines_appear_without_anybody_asking(tmp_path: Path) -> None:
         assert written.wait(timeout=10)
 
 
+def test_a_target_that_hangs_does_not_hang_whoever_closes_it() -> None:
+    hanging, release = threading.Event(), threading.Event()
+
+    class Stuck(Disk):
+        def write(self, data: bytes) -> int:
+            hanging.set()
+            release.wait(timeout=60)
+            return super().write(data)
+
+    try:
+        with LogWriter(stuck_s=0.1) as writer:
+            writer.tap(Stuck(), _notice).put(b"a\n")
+            assert hanging.wait(timeout=10)
+    finally:
+        release.set()
+
+
 def test_a_full_disk_keeps_lines_waiting_and_they_follow_in_order() -> None:
     disk = Disk()
     tap = Tap(disk, threading.Event(), _notice)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.setting_options import add_settings_options, reading_from
@@ -74,7 +74,7 @@ def _print_values(facts: dict[str, Any]) -> None:
         print(f"{name:<{name_width}}  {value:<{value_width}}  {source}")
     print()
     for name, path in facts["paths"].items():
-        print(f"{name:<{name_width}}  {path}{'' if Path(path).exists() else '  (not there yet)'}")
+        print(f"{name:<{name_width}}  {path}{'' if os.path.exists(path) else '  (not there yet)'}")
 
 
 def _shown(name: str, value: object) -> str:

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(msgspec.json.encode(status).decode())
     else:
-        _show(status)
+        show(status)
     return exit_status(read(status))
 
 
@@ -90,7 +90,7 @@ async def gather(reading: Reading, *, within_s: float = 5.0) -> dict[str, Any]:
         status: dict[str, Any] = await ask(reading.paths.control, "status", timeout_s=within_s)
     except NotRunning as away:
         found = Finding("agent.not-running", Severity.ERROR, str(away), away.hint)
-        return _without_daemon(reading, [*reading.errors, found], running=False)
+        return _without_daemon(reading, [found, *reading.errors], running=False)
     except NoAnswer as silent:
         found = Finding("agent.no-answer", Severity.ERROR, str(silent), silent.hint)
         return _without_daemon(reading, [found], running=True)
@@ -107,7 +107,8 @@ def _without_daemon(reading: Reading, findings: list[Finding], *, running: bool)
     return to_builtins(offline(__version__, spool, url=url, findings=findings)) | {"running": running}
 
 
-def _show(status: Mapping[str, Any]) -> None:
+def show(status: Mapping[str, Any]) -> None:
+    """The screen of one status, drawn for a terminal or plain for anything else."""
     report = read(status)
     if not sys.stdout.isatty():
         print(plain(compose(report, now_s=time.time())))

@@ -13,7 +13,7 @@ import binascii
 import hmac
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -50,7 +50,11 @@ class Caller:
 class Access:
     """Tokens and callers of the hub's one project."""
 
-    def __init__(self, resources: Resources, key: bytes, project: Resource) -> None:
+    def __init__(
+        self, resources: Resources, key: bytes, project: Resource, *, now: Callable[[], float] = time.time
+    ) -> None:
+        """`key` signs tokens; `now` in epoch seconds."""
+        self._now = now
         self._resources = resources
         self._key = key
         self._project = project
@@ -74,7 +78,7 @@ class Access:
         lifetime_s = lifetime_of(client)
         scope = form.get("scope") or "openid"
         reference = {"reference": f"ClientApplication/{client['id']}", "display": client.get("name", "")}
-        now = int(time.time())
+        now = int(self._now())
         identity = {
             "login_id": str(uuid4()),
             "sub": client["id"],
@@ -106,7 +110,7 @@ class Access:
         """Who holds this access token, or None if it is not good."""
         known = self._known.get(token)
         if known is not None and known.generation == self._resources.generation:
-            return known if known.expires > time.time() else None
+            return known if known.expires > self._now() else None
         caller = self._read(token)
         self._known.pop(token, None)
         if caller is not None:
@@ -159,7 +163,7 @@ class Access:
 
     def opens(self, path: str, expires: str, signature: str) -> bool:
         """Whether the signature of `sign_path` is good and not expired."""
-        if not (expires.isascii() and expires.isdigit()) or int(expires) < time.time():
+        if not (expires.isascii() and expires.isdigit()) or int(expires) < self._now():
             return False
         return hmac.compare_digest(self.sign_path(path, int(expires)), signature)
 
@@ -183,7 +187,7 @@ class Access:
         if not hmac.compare_digest(good.encode(), signature.encode("utf-8", "replace")):
             return None
         claims = msgspec.json.decode(_unb64(signed.partition(".")[2]))
-        if claims["exp"] <= time.time() or "mark" not in claims:  # an id token opens nothing
+        if claims["exp"] <= self._now() or "mark" not in claims:  # an id token opens nothing
             return None
         try:
             client = self._resources.get("ClientApplication", claims["client_id"])

@@ -23,6 +23,7 @@ from agent.hub.access import Access
 from agent.hub.binaries import Binaries
 from agent.hub.clock import http_date
 from agent.hub.jsonpatch import BadPatch, apply_patch
+from agent.hub.jsontext import BadJson, read_json
 from agent.hub.operations import Operations, Query
 from agent.hub.outcomes import ALL_OK, NOT_FOUND, UNAUTHORIZED, Refused, bad_request
 from agent.hub.resources import Resource, Resources, public
@@ -209,8 +210,8 @@ def _links(query: Query, search: Search, total: int) -> list[tuple[str, list[tup
 async def _json(request: web.Request) -> Any:
     raw = await request.read()
     try:
-        return msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+        return read_json(raw)
+    except BadJson as error:
         raise Refused(bad_request(f"Content could not be parsed: {error}")) from None
 
 

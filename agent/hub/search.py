@@ -183,9 +183,9 @@ def _texts(value: Any) -> Iterable[str]:
     if isinstance(value, str):
         yield value
     for human in _objects(value):
-        for part in (human.get("text"), human.get("family"), *(human.get("given") or ())):
-            if isinstance(part, str):
-                yield part
+        given = human.get("given")
+        parts = [human.get("text"), human.get("family"), *(given if isinstance(given, list) else ())]
+        yield from (part for part in parts if isinstance(part, str))
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

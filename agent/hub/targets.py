@@ -13,6 +13,7 @@ a JSON object (dict), or None ("Bot execution logs:" with what it gave to `messa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import io
@@ -37,6 +38,7 @@ from agent.hub.behaviour import (
 )
 from agent.hub.clock import Stamps
 from agent.hub.inbox import Delivery
+from agent.hub.jsontext import BadJson, read_json
 from agent.hub.outcomes import Refused, bad_request
 from agent.hub.resources import Resource, Resources
 from agent.protocol.hl7 import build_ack
@@ -203,8 +205,8 @@ class Targets:
         if not text:
             return _returned(None, [], delivery)
         try:
-            body = msgspec.json.decode(text) if content_type in JSON_TYPES else text
-        except msgspec.DecodeError:
+            body = read_json(text) if content_type in JSON_TYPES else text
+        except BadJson:
             body = text
         return _returned(body, [], delivery)
 
@@ -229,28 +231,29 @@ class Targets:
                 await slots.acquire()
                 result = await _in_thread(function, message, slots.release)
             return _returned(result, lines, delivery)
-        except Exception as error:  # code of others: whatever it raises is its answer, as on the server
+        except (Exception, SystemExit) as error:  # code of others: whatever it raises is its answer, as on the server
             log.warning("bot.failed", module=place.module, function=place.function, error=type(error).__name__)
-            return failed(str(error) or type(error).__name__)
+            return failed(str(error).encode("utf-8", "replace").decode() or type(error).__name__)
 
 
 async def _in_thread(function: Callable[[Message], Any], message: Message, ended: Callable[[], None]) -> Any:
     """Call a sync function in a thread that nobody has to wait for at exit; `ended` is called when it really ended."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[Any, Exception | None]] = loop.create_future()
+    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
-    def finish(result: Any, error: Exception | None) -> None:
+    def finish(result: Any, error: BaseException | None) -> None:
         ended()
         if not done.done():
             done.set_result((result, error))
 
     def call() -> None:
-        result, error = None, None
+        result: Any = None
+        error: BaseException | None = None
         try:
             result = function(message)
-        except Exception as raised:  # code of others
+        except (Exception, SystemExit) as raised:  # code of others
             error = raised
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the hub went away meanwhile
             loop.call_soon_threadsafe(finish, result, error)
 
     threading.Thread(target=call, name="hub-bot", daemon=True).start()
@@ -265,16 +268,15 @@ def read_input(delivery: Delivery) -> Any:
     if delivery.content_type not in JSON_TYPES:
         return delivery.body
     try:
-        return msgspec.json.decode(delivery.body)
-    except msgspec.DecodeError as error:
+        return read_json(delivery.body)
+    except BadJson as error:
         raise BadInput(f"Body is not valid JSON: {error}") from None
 
 
 def _returned(result: Any, lines: list[str], delivery: Delivery) -> Answer:
-    if result is None:
-        return Answer(200, delivery.content_type, "Bot execution logs:\n" + "\n".join(lines))
-    msgspec.json.encode(result)  # a value that JSON cannot hold is the callable's error, not the socket's
-    return Answer(200, delivery.content_type, result)
+    body = "Bot execution logs:\n" + "\n".join(lines) if result is None else result
+    msgspec.json.encode(body)  # a value that JSON cannot hold is the callable's error, not the socket's
+    return Answer(200, delivery.content_type, body)
 
 
 def failed(text: str, status_code: int = 400) -> Answer:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from agent.errors import ConfigError, Finding, LinkError, Severity
 
-ADDRESS_WITHIN_S = 4.0         # for one address of several: a black-holed IPv6 route must not eat the whole deadline
+ADDRESS_WITHIN_S = 4.0         # while another address is left: a black-holed IPv6 route must not eat the deadline
 MAX_PROXY_ANSWER_BYTES = 16384
 KEEPALIVE_IDLE_S = 60          # below the idle time-outs of the usual firewalls
 
@@ -125,13 +125,13 @@ async def _connect(host: str, port: int) -> socket.socket:
         hint = "check the host name and this host's DNS"
         raise LinkError(f"the name {host} cannot be resolved", hint=hint) from error
     trouble = "it has no address"
-    for family, kind, protocol, _, address in addresses:
+    for left, (family, kind, protocol, _, address) in zip(range(len(addresses) - 1, -1, -1), addresses, strict=True):
         with ExitStack() as undo:
             connection = undo.enter_context(socket.socket(family, kind, protocol))
             connection.setblocking(False)
             _tune(connection)
             try:
-                async with asyncio.timeout(ADDRESS_WITHIN_S):
+                async with asyncio.timeout(ADDRESS_WITHIN_S if left else None):
                     await loop.sock_connect(connection, address)
             except TimeoutError:
                 trouble = "no answer"

@@ -139,6 +139,7 @@ class Uplink:
         self._ever_live = False
         self._was_live = False
         self._told = ""     # the trouble that was logged last
+        self._told_unreadable = ""
         self._wake = asyncio.Event()
 
     @property
@@ -190,8 +191,7 @@ class Uplink:
 
     async def _attempt(self) -> float:
         """From the token to the end of one socket. Answers how long to wait before the next."""
-        self._lost, self._leaving, self._refused, self._was_live = None, "", False, False
-        self._ended = Ended(NO_CLOSE_FRAME, "")
+        self._forget_last()
         try:
             self._socket_token = await self._token()
             self._happened(Event.DIAL)
@@ -210,14 +210,18 @@ class Uplink:
         slowly = self._refused and self._token_refusals != 1  # the first refused token is worth a new one at once
         return self._refused_backoff.next() if slowly else self._backoff.next()
 
-    async def _open(self) -> None:
+    def _forget_last(self) -> None:
+        self._lost, self._leaving, self._refused, self._was_live = None, "", False, False
+        self._ended = Ended(NO_CLOSE_FRAME, "")
         self._heartbeats_sent.clear()
+        self._told_unreadable = ""
+
+    async def _open(self) -> None:
         self._socket = WebSocket(
             self.url,
             user_agent=f"onprem-agent/{self._version}",
             on_open=lambda: self._happened(Event.OPENED),
             on_texts=self._read,
-            on_end=self._note_end,
             on_writable=self._on_writable,
         )
         try:
@@ -247,10 +251,12 @@ class Uplink:
 
     async def _hang_up(self) -> None:
         """Bring the session back to offline, whatever became of the socket, with a deadline of its own."""
-        if self._session.state in (State.INTRODUCED, State.LIVE) and not self._ended_already():
+        connected = self._socket is not None and not self._socket.closed.is_set()
+        if connected and self._session.state in (State.INTRODUCED, State.LIVE):
             self._leave("the agent stops")
         if self._socket is not None:
             await self._socket.wait_closed()
+            self._ended = self._socket.ended
         if self._session.state is not State.OFFLINE:
             self._happened(Event.LOST)
         self._socket = None
@@ -258,12 +264,6 @@ class Uplink:
     def _leave(self, why: str) -> None:
         self._leaving = why
         self._happened(Event.LEAVE)
-
-    def _ended_already(self) -> bool:
-        return self._socket is None or self._socket.closed.is_set()
-
-    def _note_end(self, ended: Ended) -> None:
-        self._ended = ended
 
     def _read(self, texts: list[bytes]) -> None:
         """Take the frames of one socket read: what is about the session here, everything else to `on_frames`."""
@@ -346,7 +346,9 @@ class Uplink:
         self._batch.append(frame)
 
     def _unreadable(self, bad: BadFrame) -> None:
-        log.warning("frame.unreadable", reason=bad.reason)
+        if bad.reason != self._told_unreadable:
+            self._told_unreadable = bad.reason
+            log.warning("frame.unreadable", reason=bad.reason)
         if self.writable:  # a far end that floods us with rubbish must not fill our memory with answers
             self._put(AgentErrorFrame(bad.reason, bad.callback))
 

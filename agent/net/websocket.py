@@ -49,7 +49,9 @@ class Ended:
 
 
 class WebSocket(asyncio.Protocol):
-    """One client connection. `opened` is done once the upgrade is through, or failed with LinkError."""
+    """One client connection. `on_open` is called when the upgrade is through; `closed` is set at the end, and then
+    `ended` says how it went.
+    """
 
     def __init__(
         self,
@@ -58,19 +60,18 @@ class WebSocket(asyncio.Protocol):
         user_agent: str,
         on_open: Callable[[], None],
         on_texts: Callable[[list[bytes]], None],
-        on_end: Callable[[Ended], None],
         on_writable: Callable[[], None],
     ) -> None:
         self._core = ClientProtocol(parse_uri(url), max_size=MAX_TEXT_BYTES, logger=_silent)
         self._user_agent = user_agent
         self._on_open = on_open
         self._on_texts = on_texts
-        self._on_end = on_end
         self._on_writable = on_writable
         self._transport: asyncio.Transport | None = None
         self._fragments: list[bytes] = []
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed = asyncio.Event()
+        self.ended = Ended(NO_CLOSE_FRAME, "")
         self.writable = True
         self._closing = False
 
@@ -125,8 +126,8 @@ class WebSocket(asyncio.Protocol):
         self.writable = False
         close = self._core.close_rcvd if self._core.close_rcvd_then_sent is not False else None
         bug = None if exc is None or isinstance(exc, OSError) else exc
+        self.ended = Ended(NO_CLOSE_FRAME, "", bug) if close is None else Ended(close.code, close.reason, bug)
         self.closed.set()
-        self._on_end(Ended(NO_CLOSE_FRAME, "", bug) if close is None else Ended(close.code, close.reason, bug))
 
     def pause_writing(self) -> None:
         self.writable = False

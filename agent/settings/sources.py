@@ -59,11 +59,11 @@ def gather(argv_values: Mapping[str, object], environ: Mapping[str, str], cwd: P
     standard = config_dir / CONFIG_FILE
     if named is not None:
         layers.append(_toml(named, findings))
-    if named != standard and standard.is_file():
+    if named != standard and _is_there(standard, findings):
         layers.append(_toml(standard, findings))
     beside = (named.parent, config_dir, cwd) if named is not None else (config_dir, cwd)
     for folder in beside:
-        if (properties := folder / PROPERTIES_FILE).is_file():
+        if _is_there(properties := folder / PROPERTIES_FILE, findings):
             layers.append(_properties(properties, cwd, findings))
             break
     return Gathered(tuple(layers), tuple(findings))
@@ -135,7 +135,7 @@ def _environment(environ: Mapping[str, str], cwd: Path, findings: list[Finding])
 def _credential(environ: Mapping[str, str], findings: list[Finding]) -> Layer:
     """What systemd's LoadCredential= hands to a service (systemd.exec(5))."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
-    if not folder or not (path := Path(folder) / "client_secret").is_file():
+    if not folder or not _is_there(path := Path(folder) / "client_secret", findings):
         return {}
     content = read_secret(path, findings)
     return (
@@ -244,6 +244,18 @@ def parse_properties(content: str) -> list[tuple[int, str, str | None]]:
         name, equals, value = line.partition("=")
         entries.append((number, name.strip(), value.strip() if equals and name.strip() else None))
     return entries
+
+
+def _is_there(path: Path, findings: list[Finding]) -> bool:
+    """Whether to read it; a folder that may not be entered is a finding, since its file might say everything."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as failed:
+        remedy = "check who may enter the folders above it"
+        findings.append(_error("settings.unreadable", str(path), f"it cannot be looked at: {failed.strerror}", remedy))
+        return False
 
 
 def _read(path: Path, findings: list[Finding], *, fallback: str = "") -> str | None:

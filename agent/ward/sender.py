@@ -1,8 +1,8 @@
 """Send messages over MLLP as the devices of a hospital would.
 
 Secret: how several connections share the messages, the agreed rate and the fate of a lost connection.
-Promise: a message leaves its feed only when it can be written at once, so that none is lost on the way; the run ends when
-everything was sent and answered, or says why not.
+Promise: a message leaves its feed only when it can be written at once, so that none is lost on the way; the run ends
+when everything was sent and answered, or says why not.
 """
 
 from __future__ import annotations

@@ -32,6 +32,14 @@ def stops(message: Message) -> str:
     raise StopIteration
 
 
+async def exits(message: Message) -> str:
+    raise SystemExit(7)
+
+
+def mumbles(message: Message) -> str:
+    raise ValueError("half a character: \ud83d")
+
+
 class Gate:
     """Holds messages whose body says `wait` until it is opened; one for threads, one for the loop."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lobby
+from hub_strangers import Lobby
 
 from agent.errors import LinkError, StoreError
 from agent.hub import Hub, Refused

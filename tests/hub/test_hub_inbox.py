@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import ADT_A01, Api, Line, Lobby
+from hub_strangers import ADT_A01, Api, Line, Lobby
 
 from agent.hub import Hub
 from agent.hub.inbox import header_of

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Api, Line, Lobby, Reply
+from hub_strangers import Api, Line, Lobby, Reply
 
 from agent.hub import Hub
 

@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 import pytest
-from conftest import Api, Lobby
+from hub_strangers import Api, Lobby
 
 from agent.hub import Hub
 from agent.hub.hub import endpoint_for

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from conftest import ADT_A01, Api, Line, Lobby
+from hub_strangers import ADT_A01, Api, Line, Lobby
 
 from agent.hub import Hub
 from agent.hub.hub import channel_for, endpoint_for
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "odd_frames.json").read_text(encoding="utf-8"))["exchanges"]
 OUR_OWN_WORDS = re.compile(
-    r"is not valid JSON|Cannot read properties of null|in JSON at position|Unexpected end of JSON|buildAck is not a function"
+    r"is not valid JSON|Cannot read properties of null|in JSON at position|Unexpected end of JSON|"
+    r"buildAck is not a function"
 )
 ACK_OF_NOW = re.compile(r"\|\d{14}\.\d{3}\|\|ACK\^A01\^ACK\|\d+\|")
 
@@ -59,7 +61,8 @@ async def test_every_odd_frame_gets_the_recorded_answer(hub: Hub, line: Line) ->
             recorded_essence = essence(recorded)
             if '"own words"' in recorded_essence:
                 frame = json.loads(heard)
-                assert frame.pop("body") and frame == {k: v for k, v in json.loads(recorded).items() if k != "body"}
+                assert frame.pop("body")
+                assert frame == {key: value for key, value in json.loads(recorded).items() if key != "body"}
             else:
                 assert essence(heard) == recorded_essence
 
@@ -75,7 +78,27 @@ async def test_a_callback_comes_back_unchanged_whatever_it_looks_like(agent_line
         assert (await agent_line.ask(agent_line.message(callback=callback)))["callback"] == callback
 
 
-async def test_no_acknowledgement_before_the_message_is_in_the_inbox(hub: Hub, agent_line: Line) -> None:
+async def test_no_acknowledgement_while_the_disk_stalls(hub: Hub, agent_line: Line) -> None:
+    disk = threading.Event()
+    hub._store.later(lambda _: disk.wait(10))
+    await agent_line.say(agent_line.message())
+    assert (await agent_line.ask({"type": "agent:heartbeat:request"}))["type"] == "agent:heartbeat:response"
+    assert hub.received == 0
+    disk.set()
+    assert (await agent_line.hear())["type"] == "agent:transmit:response"
+
+
+async def test_what_cannot_be_stored_is_a_503(hub: Hub, agent_line: Line) -> None:
+    pages = await hub._store.write(lambda db: db.execute("PRAGMA page_count").get)
+    await hub._store.write(lambda db: db.execute(f"PRAGMA max_page_count={pages}").get)
+    frame = await agent_line.ask(agent_line.message(body=ADT_A01 + "x" * 100_000))
+    assert frame["statusCode"] == 503
+    await hub._store.write(lambda db: db.execute("PRAGMA max_page_count=1000000").get)
+    assert (await agent_line.ask(agent_line.message()))["statusCode"] == 200
+    assert len(hub.messages()) == 1
+
+
+async def test_an_acknowledged_message_is_in_the_inbox(hub: Hub, agent_line: Line) -> None:
     await agent_line.ask(agent_line.message(callback="one"))
     (kept,) = hub.messages(callback="one")
     opened = hub.message(kept.id)
@@ -85,7 +108,8 @@ async def test_no_acknowledgement_before_the_message_is_in_the_inbox(hub: Hub, a
     assert kept.message_type == "ADT^A01^ADT_A01"
     assert kept.status_code == 200
     assert kept.remote == "10.0.0.7:50123"
-    assert opened.answer is not None and "MSA|AA|MSG00001|OK" in opened.answer
+    assert opened.answer is not None
+    assert "MSA|AA|MSG00001|OK" in opened.answer
 
 
 async def test_a_repeated_message_is_kept_twice(hub: Hub, agent_line: Line) -> None:
@@ -202,8 +226,7 @@ async def test_dropped_sockets_end_without_a_goodbye(hub: Hub, agent_line: Line)
 async def test_a_hub_that_ends_says_goodbye(lobby: Lobby, tmp_path: Path) -> None:
     async with Hub.open(tmp_path / "other", ("127.0.0.1", 0)) as hub:
         line = await lobby.line(await lobby.api(hub), hub.agent_id)
-        farewell = asyncio.TaskGroup()
-        async with farewell:
+        async with asyncio.TaskGroup() as farewell:
             code = farewell.create_task(line.closed())
             await hub._leave_sockets()
         assert code.result() == aiohttp.WSCloseCode.GOING_AWAY

@@ -11,7 +11,7 @@ from typing import Any
 import hub_bots
 import pytest
 from aiohttp import web
-from conftest import ADT_A01, HL7, Api, Line, Lobby
+from hub_strangers import ADT_A01, HL7, Api, Line, Lobby
 
 from agent.hub import Hub
 
@@ -79,7 +79,8 @@ async def test_a_python_target_answers(
     assert (frame["statusCode"], frame["contentType"], frame["body"]) == (200, content_type, expected)
     (kept,) = api.hub.messages()
     opened = api.hub.message(kept.id)
-    assert opened is not None and opened.body == body
+    assert opened is not None
+    assert opened.body == body
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,8 @@ async def test_a_python_target_answers(
         ("python hub_bots:throws", "bot failed on purpose"),
         ("python hub_bots:unspeakable", "object"),
         ("python hub_bots:stops", "StopIteration"),
+        ("python hub_bots:exits", "7"),
+        ("python hub_bots:mumbles", "half a character: ?"),
         ("python hub_bots:no_such_function", "no_such_function"),
         ("python no_such_module:f", "no_such_module"),
     ],

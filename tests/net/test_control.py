@@ -120,6 +120,25 @@ async def test_what_a_dead_daemon_left_is_replaced(door: Door, path: Path) -> No
         assert await ask(path, "new", door=door) == {"verb": "new", "args": {}}
 
 
+async def test_a_port_that_passed_to_a_stranger_is_not_taken_for_a_living_daemon(path: Path) -> None:
+    dead = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await dead.wait()
+    stranger = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    left = {"port": stranger.sockets[0].getsockname()[1], "token": "t", "pid": dead.pid}
+    await asyncio.to_thread(path.write_text, json.dumps(left))
+    async with stranger, open_control(path, echo, door=LoopbackDoor()):
+        assert await ask(path, "new", door=LoopbackDoor()) == {"verb": "new", "args": {}}
+
+
+async def test_a_caller_that_has_no_more_questions_still_gets_the_last_byte(door: Door, path: Path) -> None:
+    async def long(verb: str, args: dict[str, Any]) -> Any:
+        return "x" * 10_000_000
+
+    async with open_control(path, long, door=door):
+        (answer,) = await raw(door, path, b'{"verb":"x","token":"TOKEN"}\n')
+    assert len(answer["ok"]) == 10_000_000
+
+
 async def test_a_door_that_cannot_be_made_is_a_setting_to_change(door: Door, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as failed:
         async with open_control(tmp_path / "missing" / "control", echo, door=door):

@@ -91,6 +91,9 @@ async def test_a_port_that_is_taken_is_reported_once_and_taken_over_when_free(da
             assert found is not None
             assert (found.code, found.severity) == ("diagnostics.port-taken", Severity.WARNING)
             assert f"127.0.0.1:{port}" in found.text
+            with pytest.raises(TimeoutError):  # many a retry later
+                async with asyncio.timeout(0.1):
+                    await daemon.reported.get()
             other.close()
             assert await daemon.reported.get() is None  # one report, then the good news
             assert (await get(f"http://127.0.0.1:{port}/healthz"))[0] == 200

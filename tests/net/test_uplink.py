@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import socket
 import ssl
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from net_far_ends import ConnectProxy
 from structlog.testing import capture_logs
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from agent.backoff import Backoff
+from agent.backoff import Backoff, pause
 from agent.errors import ConfigError, Finding, LinkError, Severity
+from agent.net.proxy import Proxy, dial
 from agent.net.tls import client_context
 from agent.net.uplink import LostLink, Uplink, socket_url
 from agent.net.websocket import HIGH_WATER_BYTES
@@ -428,6 +431,32 @@ async def test_waits_grow_from_one_second_and_never_pass_ten() -> None:
     assert asked[:6] == [1, 2, 4, 8, 10, 10]
 
 
+async def test_once_live_the_waits_begin_again_with_the_short_one() -> None:
+    async with far_end() as server:
+        failures = iter([True, True, True, False])
+
+        async def lame(host: str, port: int) -> socket.socket:
+            if next(failures, False):
+                raise LinkError("nobody there")
+            return await dial(host, port)
+
+        asked: list[float] = []
+
+        async def wait(wake: asyncio.Event, seconds: float) -> None:
+            asked.append(seconds)
+            await pause(wake, 0 if seconds < 5 else seconds)
+
+        daemon = Daemon(server.base_url, dial=lame, wait=wait, backoff=Backoff(1, 4, draw=lambda: 0), heartbeat_s=3600)
+        async with daemon.running():
+            opened = await server.live()
+            await daemon.becomes("live")
+            opened.transport.abort()
+            await daemon.loses()
+            await server.live()
+
+        assert [seconds for seconds in asked if seconds < 5] == [1, 2, 4, 1]
+
+
 async def test_the_default_waits_are_those_promised() -> None:
     async def unreachable(host: str, port: int) -> socket.socket:
         raise LinkError("nobody there")
@@ -679,6 +708,25 @@ async def test_a_server_whose_authority_is_unknown_is_not_spoken_to(certificate:
 
             assert "not trusted" in uplink.last_error
             assert "ca_file" in uplink.last_error
+
+
+async def test_a_proxy_carries_the_socket_in_a_tunnel(
+    certificate: tuple[Path, Path], connect_proxy: ConnectProxy
+) -> None:
+    async with tls_end(certificate) as server:
+        way = functools.partial(dial, proxy=Proxy("127.0.0.1", connect_proxy.port, "user", "pass"))
+        daemon = Daemon(f"https://localhost:{server.port}/", ssl=client_context(certificate[0]), dial=way)
+        async with daemon.running() as uplink:
+            await server.live()
+            await daemon.becomes("live")
+
+            assert connect_proxy.heads[0].startswith(f"CONNECT localhost:{server.port} HTTP/1.1")
+            connect_proxy.answer = b"HTTP/1.1 407 no\r\n\r\n"
+            uplink.reconnect_soon()
+            await daemon.loses()
+            assert not (await daemon.loses()).was_live
+            assert "407" in uplink.last_error
+            assert "pass" not in uplink.last_error.replace("password", "")
 
 
 @asynccontextmanager

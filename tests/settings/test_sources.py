@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,15 @@ def test_a_configuration_file_that_was_named_must_be_there(host: Host) -> None:
     (finding,) = _findings(host, {"AGENT_CONFIG": "nowhere.toml"})
 
     assert (finding.code, finding.where) == ("settings.unreadable", str(host.cwd / "nowhere.toml"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege there")
+def test_a_file_that_cannot_be_looked_at_is_told_and_not_taken_for_absent(host: Host) -> None:
+    (host.config_dir / "config.toml").symlink_to("config.toml")
+
+    (finding,) = _findings(host)
+
+    assert (finding.code, finding.where) == ("settings.unreadable", str(host.config_dir / "config.toml"))
 
 
 def test_variables_of_ours_that_we_do_not_know_are_warnings_others_are_none_of_our_business(host: Host) -> None:

@@ -81,6 +81,7 @@ def test_any_channel_name_survives_as_a_label(name: str) -> None:
         "\n"
     )
     (line,) = (each for each in told if each.startswith("onprem_agent_channel_queued{"))
+    assert SAMPLE.fullmatch(line)
     escaped = line.removeprefix('onprem_agent_channel_queued{channel="').removesuffix('"} 0')
     unescaped = re.sub(r"\\(.)", lambda found: {"n": "\n"}.get(found[1], found[1]), escaped)
     assert unescaped == name

@@ -43,10 +43,15 @@ def test_the_gravest_finding_comes_first_and_equals_keep_their_order() -> None:
 
 def test_with_the_daemon_down_the_same_object_tells_what_the_spool_holds() -> None:
     spool = {
-        "path": "/data/spool.db", "sizeBytes": 4096, "diskFreeBytes": 10**9,
+        "path": "/data/spool.db",
+        "sizeBytes": 4096,
+        "diskFreeBytes": 10**9,
         "countsByState": {"queued": 12, "processed": 3},
-        "channels": {"lab": {"queued": 5, "oldestQueuedSeconds": 86.5}, "adt": {"queued": 7, "oldestQueuedSeconds": None}},
-    }  # fmt: skip
+        "channels": {
+            "lab": {"queued": 5, "oldestQueuedSeconds": 86.5},
+            "adt": {"queued": 7, "oldestQueuedSeconds": None},
+        },
+    }
     shown = to_builtins(offline("1.2.3", spool))
     assert (shown["running"], shown["uptimeSeconds"], shown["server"]["live"]) == (False, None, False)
     assert [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,7 +23,7 @@ def ack(body: bytes, code: str = "AA", *, named: bool = True) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One connection to the peer. `heard`: the messages, as they come; `gone`: set when it is closed."""
+    """One connection to the peer. `heard`: the messages as they come, b"" at the end; `gone`: set when it is closed."""
 
     transport: asyncio.Transport
 
@@ -43,6 +44,7 @@ class Connection(asyncio.Protocol):
             self.heard.put_nowait(body)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.heard.put_nowait(b"")
         self.gone.set()
 
     def say(self, *frames: bytes) -> None:
@@ -69,10 +71,10 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_peer() -> AsyncIterator[Peer]:
+async def open_peer(tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     peer = Peer()
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(peer), "127.0.0.1", 0)
-    peer.to = Destination("127.0.0.1", server.sockets[0].getsockname()[1])
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(peer), "127.0.0.1", 0, ssl=tls)
+    peer.to = Destination("127.0.0.1", server.sockets[0].getsockname()[1], tls=tls is not None)
     try:
         yield peer
     finally:

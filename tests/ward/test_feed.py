@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -28,10 +29,8 @@ def complaints(body: bytes, report: Path) -> list[str]:
     """Errors and warnings (table values, lengths) of the independent judge."""
     text = DOCUMENT.sub(r"\1JVBERi0=", body.decode())
     parsed = parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True)
-    try:
+    with suppress(ValidationError):  # the first one; the report has all of them
         Validator.validate(parsed, report_file=str(report))
-    except ValidationError:
-        pass
     return [line for line in report.read_text().splitlines() if not ALTERNATIVES.match(line)]
 
 
@@ -124,5 +123,5 @@ def test_load_messages_have_the_size_asked_for_and_unique_ids(size_bytes: int) -
 
 
 def test_a_load_message_cannot_be_smaller_than_an_admission() -> None:
-    with pytest.raises(ValueError, match="100 bytes are too few: an admission takes 5.."):
+    with pytest.raises(ValueError, match="100 bytes are too few: an admission takes 5"):
         load(1, 100)

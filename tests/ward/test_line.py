@@ -231,11 +231,8 @@ def test_no_message_is_ever_lost_or_counted_twice(script: list[str], pipeline: i
         bodies = [message(f"m{number}") for number in range(len(script))]
         async with open_peer() as peer, exchange(peer, *bodies, pipeline=pipeline, ack_timeout_s=0.05) as e:
             for action in script:
-                while not e.line.ended.is_set() and e.connection.heard.empty():
-                    await asyncio.sleep(0.001)
-                if e.line.ended.is_set():
+                if not (body := await e.connection.hears()):
                     break
-                body = e.connection.heard.get_nowait()
                 said = {
                     "answer": ack(body),
                     "answer unnamed": ack(body, named=False),

@@ -6,11 +6,13 @@ import asyncio
 import ssl
 from collections.abc import Iterator
 from itertools import count, islice
+from pathlib import Path
 from time import perf_counter
 
-from scripted_peer import Peer, ack, message
+import pytest
+from scripted_peer import Peer, ack, message, open_peer
 
-from agent.ward.destination import Destination
+from agent.ward.destination import Destination, client_tls
 from agent.ward.feed import feeds, load
 from agent.ward.receiver import Behaviour, HangUp, Received, Reply, Silence, open_receiver
 from agent.ward.sender import Pace, Sender
@@ -134,7 +136,7 @@ async def test_a_receiver_that_is_not_there_yet_is_waited_for_if_so_asked() -> N
     sender = Sender(to, [bodies(2)], Pace(reconnect=True))
     async with asyncio.TaskGroup() as both:
         run_task = both.create_task(run(sender), name="run")
-        while not sender.tally().obstacle:
+        while not sender.tally().obstacle:  # noqa: ASYNC110 - a counter for people, there is no event behind it
             await asyncio.sleep(0.005)
         async with open_receiver(to.host, to.port, Behaviour()):
             await run_task
@@ -173,6 +175,32 @@ async def test_tls_towards_a_receiver_without_tls_is_a_sentence(peer: Peer) -> N
         to = Destination(peer.to.host, peer.to.port, tls=True)
         tally = await run(Sender(to, [bodies(1)], tls=ssl.create_default_context()))
     assert "check whether the receiver speaks TLS" in tally.stopped
+
+
+DATA = Path(__file__).parent / "data"  # loopback.pem: a certificate for localhost that is its own authority
+
+
+@pytest.mark.parametrize("trusted", ["by its authority", "by nobody", "unseen"])
+async def test_tls(trusted: str) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(DATA / "loopback.pem", DATA / "loopback.key")
+    context = client_tls(
+        ca_file=DATA / "loopback.pem" if trusted == "by its authority" else None, insecure=trusted == "unseen"
+    )
+
+    async def answer(peer: Peer) -> None:
+        connection = await peer.connection()
+        connection.say(ack(await connection.hears()))
+
+    async with open_peer(tls) as peer, asyncio.TaskGroup() as both:
+        answering = both.create_task(answer(peer), name="peer")
+        tally = await run(Sender(peer.to, [[message("1")]], tls=context))
+        answering.cancel()
+    if trusted == "by nobody":
+        assert tally.sent == 0
+        assert "its certificate is not trusted" in tally.stopped
+    else:
+        assert tally.all_positive
 
 
 async def test_the_rate_holds_over_all_connections() -> None:
