@@ -22,7 +22,7 @@ from agent.net.proxy import Proxy, dial, proxy_for
         ("http://proxy.example.org:3128", Proxy("proxy.example.org", 3128)),
         ("proxy.example.org:3128", Proxy("proxy.example.org", 3128)),
         ("http://proxy.example.org", Proxy("proxy.example.org", 80)),
-        ("http://user:p%40ss@[::1]:3128/", Proxy("::1", 3128, "user", "p@ss")),
+        ("http://us%40er:p%40ss@[::1]:3128/", Proxy("::1", 3128, "us@er", "p@ss")),
     ],
 )
 def test_a_proxy_is_read_from_its_url(url: str, proxy: Proxy) -> None:

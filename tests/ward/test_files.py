@@ -206,11 +206,12 @@ def test_a_message_above_the_limit_is_left_out_and_the_next_one_is_read(tmp_path
     long = ONE + b"OBX|1|" + b"x" * 5000 + b"\r"
     wrapped = [b"\x0b" + m + b"\x1c\r" if framed else m for m in (ONE, long, TWO)]
     path.write_bytes(b"".join(wrapped))
-    items = list(read_messages([path], limit_bytes=1000, chunk_bytes=64))
-    assert [item.body for item in items if isinstance(item, Found)] == [ONE, TWO]
-    assert [item.text.split(" bytes")[0] for item in items if isinstance(item, Problem)] == [
-        f"{'a frame of ' if framed else ''}more than 1000"
-    ]
+    for chunk_bytes in range(40, 110):
+        items = list(read_messages([path], limit_bytes=1000, chunk_bytes=chunk_bytes))
+        assert [item.body for item in items if isinstance(item, Found)] == [ONE, TWO]
+        assert [item.text.split(" bytes")[0] for item in items if isinstance(item, Problem)] == [
+            f"{'a frame of ' if framed else ''}more than 1000"
+        ]
 
 
 @pytest.mark.parametrize("framed", [False, True])

@@ -1,0 +1,41 @@
+"""The agent inside the test's own process, where the disk under it can be controlled.
+
+Secret: how the whole daemon is run as a task.
+Promise: it is the same composition as `agent run`; at the end it has stopped, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ward_agents import FarEnd, environment_of
+
+from agent import daemon
+from agent.settings import Settings
+
+
+@asynccontextmanager
+async def resident_agent(far_end: FarEnd, folder: Path) -> AsyncIterator[None]:
+    """The daemon while the block runs. It listens a moment later: connect with patience."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = environment_of(far_end, folder)
+
+    def read() -> Settings:
+        return Settings.load({"data_dir": str(folder / "data")}, environment, folder)
+
+    stop = asyncio.Event()
+    thresholds = gc.get_threshold()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(daemon.run(read(), environment, read, stop=stop), name="agent")
+            try:
+                yield
+            finally:
+                stop.set()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
