@@ -20,6 +20,7 @@ import queue
 import socket
 import threading
 from pathlib import Path
+from typing import cast
 
 import apsw
 import msgspec
@@ -159,7 +160,7 @@ class Sender(asyncio.Protocol):
         self.out: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         host, port = transport.get_extra_info("peername")[:2]
         self.remote = f"{host}:{port}"
 
@@ -188,7 +189,7 @@ class Link(asyncio.Protocol):
         self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._frames.send_request(self._frames.connect())
         self._flush()
 

@@ -205,10 +205,10 @@ async def _tell(sender: Sender, progress: ProgressLine, count: int | None) -> No
         tally = sender.tally()
         of = f"/{count:,}" if count else ""
         other = tally.timed_out + tally.failed + tally.answered - tally.positive
-        link = _many(tally.connections_open, "connection") if tally.connections_open else tally.obstacle
+        away = "" if tally.connections_open or not tally.obstacle else f"{tally.obstacle} | "
         progress.show(
-            f"sent {tally.sent:,}{of} | {tally.rate_per_s:,.0f} msg/s | positive {tally.positive:,} | "
-            f"other {other:,} | p95 {tally.latency.p95_ms:.1f} ms | {link}"
+            f"{away}sent {tally.sent:,}{of} | {tally.rate_per_s:,.0f} msg/s | positive {tally.positive:,} | "
+            f"other {other:,} | p95 {tally.latency.p95_ms:.1f} ms | {_many(tally.connections_open, 'connection')}"
         )
         await asyncio.sleep(REDRAW_S)
 
@@ -240,6 +240,7 @@ def _facts(tally: Tally, to: str, reading: _Reading, interrupted: bool) -> dict[
         "problems": reading.texts,
         "problemCount": reading.count,
         "interrupted": interrupted,
+        "obstacle": tally.obstacle,
         "stopped": tally.stopped,
     }
 
@@ -269,10 +270,10 @@ def _summary(tally: Tally, to: str, reading: _Reading, interrupted: bool) -> str
     if tally.failures:
         lines.append("first failures")
         lines += [f"  {failure.control_id or '(no control id)'}: {failure.reason}" for failure in tally.failures]
-    if tally.stopped:
-        lines.append(f"stopped: {tally.stopped}")
-    if interrupted:
-        lines.append("stopped: interrupted")
+    if tally.obstacle and not tally.stopped:
+        lines.append(f"last trouble with a connection: {tally.obstacle}")
+    if tally.stopped or interrupted:
+        lines.append(f"stopped: {tally.stopped or 'interrupted'}")
     return "\n".join(lines)
 
 

@@ -1,13 +1,15 @@
 /* Senders of HL7 messages over MLLP, many connections from one thread, each with a window of unanswered messages.
  *
- * usage: senders PORT [--connections N] [--window W] [--warm S] [--seconds S] [--size BYTES] [--enhanced] [--idle]
+ * usage: senders PORT [--connections N] [--window W] [--warm S] [--seconds S] [--size BYTES]
+ *                     [--enhanced | --one-each | --idle]
  *
  * Secret: epoll, the ring of send times behind the latencies, and the histogram (64 steps to each power of two).
- * Promise: an acknowledgement counts only if its MSA-2 names a message of this connection that is unanswered; everything
- * else is counted as an error. Prints `measuring` when the warm-up is over and one JSON object at the end; times in
- * microseconds. --enhanced: a message is over when both CA and AA have come, and each connection has a loopback address of
- * its own, since enhanced channels keep order per address. --idle: connect, print `idle`, say nothing until stdin ends.
- * A peer that closes after its answer is connected to again, and counted.
+ * Promise: an acknowledgement counts only if its MSA-2 names a message of this connection that is unanswered;
+ * everything else is counted as an error, and so is a connection that ends with messages unanswered (it is dialled
+ * again). Prints `measuring` when the warm-up is over and one JSON object at the end; times in microseconds.
+ * --enhanced: a message is over when both CA and AA have come, and each connection has a loopback address of its own,
+ * since enhanced channels keep order per address. --one-each: a new connection for every message. --idle: connect, print
+ * `idle`, say nothing until stdin ends.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -38,7 +40,7 @@ typedef struct {
     int waits_to_write;
 } Connection;
 
-static int port, connection_count = 1, window = 1, size_bytes = 1024, enhanced, idle;
+static int port, connection_count = 1, window = 1, size_bytes = 1024, enhanced, one_each, idle;
 static double warm_s = 0.5, measured_s = 2;
 static int poller, measuring;
 static Connection *connections;
@@ -246,9 +248,6 @@ static void fill_window(Connection *c, uint64_t now)
 
 static void redial(Connection *c)
 {
-    reconnects++;
-    if (c->in_flight)
-        errors++;
     memset(c->state, FREE, sizeof c->state);
     c->in_flight = 0;
     close(c->fd);
@@ -259,8 +258,12 @@ static void read_answers(Connection *c)
 {
     ssize_t got = recv(c->fd, c->in + c->in_length, INPUT_BYTES - c->in_length, 0);
     if (got <= 0) {
-        if (got == 0 || errno != EAGAIN)
-            redial(c);
+        if (got < 0 && errno == EAGAIN)
+            return;
+        reconnects++;
+        if (c->in_flight)
+            errors++;
+        redial(c);
         return;
     }
     c->in_length += (size_t)got;
@@ -272,7 +275,10 @@ static void read_answers(Connection *c)
     }
     c->in_length = (size_t)(end - from);
     memmove(c->in, from, c->in_length);
-    fill_window(c, now);
+    if (one_each && !c->in_flight)
+        redial(c);
+    else
+        fill_window(c, now);
 }
 
 static void attend(Connection *c, uint32_t events)
@@ -348,7 +354,7 @@ static void read_options(int count, char **arguments)
 {
     static const struct option known[] = {
         {"connections", 1, NULL, 'c'}, {"window", 1, NULL, 'w'}, {"warm", 1, NULL, 'W'}, {"seconds", 1, NULL, 's'},
-        {"size", 1, NULL, 'b'}, {"enhanced", 0, NULL, 'e'}, {"idle", 0, NULL, 'i'}, {0}};
+        {"size", 1, NULL, 'b'}, {"enhanced", 0, NULL, 'e'}, {"one-each", 0, NULL, 'o'}, {"idle", 0, NULL, 'i'}, {0}};
     for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;)
         switch (option) {
         case 'c': connection_count = atoi(optarg); break;
@@ -357,6 +363,7 @@ static void read_options(int count, char **arguments)
         case 's': measured_s = atof(optarg); break;
         case 'b': size_bytes = atoi(optarg); break;
         case 'e': enhanced = 1; break;
+        case 'o': one_each = 1; break;
         case 'i': idle = 1; break;
         default: exit(2);
         }

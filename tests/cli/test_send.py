@@ -30,6 +30,11 @@ class Hospital:
     def __init__(self) -> None:
         self.address = ""
         self.received: list[Received] = []
+        self.heard = threading.Event()
+
+    def report(self, received: Received) -> None:
+        self.received.append(received)
+        self.heard.set()
 
     @property
     def bodies(self) -> list[bytes]:
@@ -44,7 +49,7 @@ def receiving(behaviour: Behaviour | None = None) -> Iterator[Hospital]:
     stop: list[Any] = []
 
     async def receive() -> None:
-        async with open_receiver("127.0.0.1", 0, behaviour or Behaviour(), report=hospital.received.append) as receiver:
+        async with open_receiver("127.0.0.1", 0, behaviour or Behaviour(), report=hospital.report) as receiver:
             over = asyncio.Event()
             loop = asyncio.get_running_loop()
             stop.append(lambda: loop.call_soon_threadsafe(over.set))
@@ -201,8 +206,7 @@ def test_ctrl_c_prints_the_summary_of_what_happened(tmp_path: Path) -> None:
             f"sys.exit(main(['send', {str(tmp_path)!r}, '--to', '{hospital.address}', '--json']))"
         )
         with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as agent:
-            while not hospital.received:
-                assert agent.poll() is None
+            assert hospital.heard.wait(20)
             agent.send_signal(signal.SIGINT)
             out, err = agent.communicate(timeout=10)
     assert agent.returncode == 1

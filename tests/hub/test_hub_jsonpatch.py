@@ -59,6 +59,7 @@ def test_each_operation(document: Any, step: dict[str, Any], expected: Any) -> N
         [{"op": "move", "path": "/b"}],
         [{"op": "move", "from": "/object", "path": "/object/x"}],
         [{"op": "spell", "path": "/a"}],
+        [{"op": "add", "path": "/object/x", "value": 1}, {"op": "remove", "path": "/none"}],
     ],
 )
 def test_what_does_not_fit_is_refused_whole(patch: Any) -> None:
@@ -69,7 +70,7 @@ def test_what_does_not_fit_is_refused_whole(patch: Any) -> None:
     assert document == before
 
 
-@given(json_values, st.text(max_size=4), json_values)
+@given(json_values, st.text(max_size=4) | st.sampled_from(["/", "/0", "/-", "/a", "/a/0"]), json_values)
 def test_any_patch_works_or_is_refused(document: Any, path: str, value: Any) -> None:
     before = copy.deepcopy(document)
     for op in ("add", "remove", "replace", "test", "move", "copy"):

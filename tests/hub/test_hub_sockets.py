@@ -237,13 +237,11 @@ async def test_dropped_sockets_end_without_a_goodbye(hub: Hub, agent_line: Line)
     assert await agent_line.closed() == aiohttp.WSCloseCode.ABNORMAL_CLOSURE
 
 
-async def test_a_hub_that_ends_says_goodbye(lobby: Lobby, tmp_path: Path) -> None:
-    async with Hub.open(tmp_path / "other", ("127.0.0.1", 0)) as hub:
+async def test_a_hub_that_ends_says_goodbye(lobby: Lobby) -> None:
+    async with asyncio.TaskGroup() as farewell, Hub.open(lobby.folder, ("127.0.0.1", 0)) as hub:
         line = await lobby.line(await lobby.api(hub), hub.agent_id)
-        async with asyncio.TaskGroup() as farewell:
-            code = farewell.create_task(line.closed())
-            await hub._leave_sockets()
-        assert code.result() == aiohttp.WSCloseCode.GOING_AWAY
+        code = farewell.create_task(line.closed())
+    assert code.result() == aiohttp.WSCloseCode.GOING_AWAY
 
 
 async def test_a_test_may_send_any_text_to_an_agent(hub: Hub, agent_line: Line) -> None:

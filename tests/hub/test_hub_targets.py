@@ -14,6 +14,7 @@ from aiohttp import web
 from hub_strangers import ADT_A01, HL7, Api, Line, Lobby
 
 from agent.hub import Hub
+from agent.hub.targets import AT_ONCE
 
 
 async def line_to(lobby: Lobby, api: Api, code: str, **bot: Any) -> Line:
@@ -216,8 +217,12 @@ async def test_a_slow_webhook_holds_up_nobody(lobby: Lobby, api: Api, hook: Hook
         await line.say(line.message(channel="slow", callback=f"slow {number}"))
     await line.say(line.message(channel="quick", callback="quick"))
     assert (await line.hear())["callback"] == "quick"
+    for _ in range(100):  # time enough for as many requests as there may be
+        await line.ask({"type": "agent:heartbeat:request"})
+    assert len(hook.heard) == AT_ONCE
     hook.release.set()
     assert {(await line.hear())["statusCode"] for _ in range(100)} == {200}
+    assert len(hook.heard) == 100
 
 
 @pytest.mark.parametrize(

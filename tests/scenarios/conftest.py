@@ -73,6 +73,12 @@ class Ward:
         self._stack.push_async_callback(device.hang_up)
         return device
 
+    def assert_no_agent_crashed(self) -> None:
+        """Expected trouble is never a traceback."""
+        for agent in self.agents:
+            assert "Traceback" not in agent.complaints(), agent.complaints()
+            assert "daemon.crashed" not in agent.main_log(), agent.main_log()
+
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
@@ -86,6 +92,4 @@ async def ward(short_path: Path) -> AsyncIterator[Ward]:
     async with AsyncExitStack() as stack:
         ward = Ward(short_path, stack)
         yield ward
-        for agent in ward.agents:
-            assert "Traceback" not in agent.complaints(), agent.complaints()
-            assert "daemon.crashed" not in agent.main_log(), agent.main_log()
+        ward.assert_no_agent_crashed()

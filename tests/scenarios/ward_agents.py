@@ -69,19 +69,24 @@ class AgentProcess:
 
     async def start(self) -> None:
         """Start, and wait until it is ready: listening by the last good configuration, if there is one."""
-        with contextlib.closing(_notifications(self.folder / "notify")) as ready, self._stderr.open("ab") as stderr:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "agent", "run", "--data-dir", str(self.data_dir)),
-                cwd=self.folder,
-                env={**self._environment, "NOTIFY_SOCKET": str(self.folder / "notify")},
-                stderr=stderr,
-            )
+        with contextlib.closing(_notifications(self.folder / "notify")) as ready:
+            await self.begin(NOTIFY_SOCKET=str(self.folder / "notify"))
             try:
                 async with asyncio.timeout(WITHIN_S):
                     while b"READY=1" not in await asyncio.get_running_loop().sock_recv(ready, 4096):
                         pass
             except TimeoutError:
-                raise AssertionError(f"the agent did not get ready: {self._stderr.read_text()}") from None
+                raise AssertionError(f"the agent did not get ready: {self.complaints()}") from None
+
+    async def begin(self, **environment: str) -> None:
+        """Start it, ready or not."""
+        with self._stderr.open("ab") as stderr:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "agent", "run", "--data-dir", str(self.data_dir)),
+                cwd=self.folder,
+                env={**self._environment, **environment},
+                stderr=stderr,
+            )
 
     async def kill(self) -> None:
         """kill -9."""

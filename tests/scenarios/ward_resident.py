@@ -17,6 +17,8 @@ from ward_agents import FarEnd, environment_of
 from agent import daemon
 from agent.settings import Settings
 
+STOP_WITHIN_S = 15.0
+
 
 @asynccontextmanager
 async def resident_agent(far_end: FarEnd, folder: Path) -> AsyncIterator[None]:
@@ -31,11 +33,12 @@ async def resident_agent(far_end: FarEnd, folder: Path) -> AsyncIterator[None]:
     thresholds = gc.get_threshold()
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(daemon.run(read(), environment, read, stop=stop), name="agent")
+            running = tasks.create_task(daemon.run(read(), environment, read, stop=stop), name="agent")
             try:
                 yield
             finally:
                 stop.set()
+                await asyncio.wait([running], timeout=STOP_WITHIN_S)  # also after a failure: it closes what it opened
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()

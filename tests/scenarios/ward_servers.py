@@ -35,6 +35,15 @@ class Link:
     async def close(self, code: int, reason: str = "") -> None:
         await self.socket.close(code=code, message=reason.encode())
 
+    def hold(self) -> None:
+        """Read nothing more from this socket."""
+        assert self._request.transport is not None
+        self._request.transport.pause_reading()
+
+    def resume(self) -> None:
+        assert self._request.transport is not None
+        self._request.transport.resume_reading()
+
     def cut(self) -> None:
         """End the connection without a word."""
         if self._request.transport is not None:
@@ -131,7 +140,7 @@ class ScriptedServer:
             await runner.cleanup()
 
     async def until(self, true: Callable[[], bool], *, within_s: float = WITHIN_S) -> None:
-        """Until `true()`, looked at whenever something was heard. Raises TimeoutError."""
+        """Until `true()`, looked at whenever something was heard or answered. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
             while not true():
                 self._changed.clear()
@@ -214,12 +223,12 @@ class ScriptedServer:
                     int(mark or 1),
                 )
                 self.heard.append(asked)
-                scripts.create_task(_play(self.script, asked))
+                scripts.create_task(self._play(self.script, asked))
             case _:
                 self.frames.append(frame)
         self._changed.set()
 
-
-async def _play(script: Script, asked: Asked) -> None:
-    with contextlib.suppress(ConnectionError):  # the agent has gone before the answer
-        await script(asked)
+    async def _play(self, script: Script, asked: Asked) -> None:
+        with contextlib.suppress(ConnectionError):  # the agent has gone before the answer
+            await script(asked)
+        self._changed.set()
