@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import structlog
 
-from agent import __version__, lock
+from agent import __version__, lock, logbook
 from agent.channels import Channels
 from agent.commands import Commands, table
 from agent.commands.serve import Request
@@ -35,7 +35,7 @@ from agent.flow.intake import Limits as FrameLimits
 from agent.flow.lanes import Lane
 from agent.flow.replies import Replies
 from agent.flow.voice import Voice
-from agent.logbook import Logbook, channel as channel_log, opened
+from agent.logbook import Logbook, opened
 from agent.metrics import ChannelMetrics
 from agent.net.control import open_control
 from agent.net.credentials import Credentials
@@ -479,10 +479,8 @@ class Daemon:
                 log.info("agent.stats", stats=wire_stats(self.vitals.report()))
 
 
-def _log_content(event: str, row: Row, body: bytes) -> None:
-    channel_log().info(
-        event, channel=row.channel, remote=row.remote, ref=row.id, content=body.decode("utf-8", "replace")
-    )
+def _log_content(event: str, row: Row, content: bytes) -> None:
+    logbook.content(event, row.channel, row.remote, row.id, content.decode("utf-8", "replace"))
 
 
 def _first(local: float | None, remote: float) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,24 @@ def main() -> EventLogger:
 def channel() -> EventLogger:
     """The log of messages."""
     return _logger(_CHANNEL)
+
+
+class _ContentLine(msgspec.Struct, gc=False):
+    level: str
+    msg: str
+    timestamp: str
+    channel: str
+    remote: str
+    ref: int
+    content: str
+
+
+def content(event: str, channel_name: str, remote: str, ref: int, text: str) -> None:
+    """A message or an answer, into the channel log only. Apart from the event loggers because it is on the way of
+    every message: 2 µs for 1 KB, 0.1 µs when the log is off."""
+    tap = _CHANNEL.tap
+    if tap is not None and _CHANNEL.threshold <= 20:
+        tap.put(_encode(_ContentLine("INFO", event, _stamp(), channel_name, remote, ref, text)) + b"\n")
 
 
 class Logbook:
@@ -219,6 +238,19 @@ def _files(log: LogFile, stem: str, mode: int) -> LogFiles:
 
 def _notice(count: int) -> bytes:
     return _render({"level": "WARN", "msg": "logbook.dropped", "timestamp": _now(), "lines": count})
+
+
+_second = (0, "")
+
+
+def _stamp() -> str:
+    """As `_now`, with the part that changes once a second kept."""
+    global _second
+    now_ms = time.time_ns() // 1_000_000
+    second, ms = divmod(now_ms, 1000)
+    if second != _second[0]:
+        _second = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
+    return f"{_second[1]}.{ms:03d}Z"
 
 
 def _now() -> str:

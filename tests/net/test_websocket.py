@@ -127,6 +127,16 @@ class CountingTransport:
         return getattr(self._transport, name)
 
 
+async def test_texts_of_every_length_form_arrive_as_they_were_in_order() -> None:
+    # the three ways in which RFC 6455 §5.2 writes a length, at their borders, and a text with every byte of UTF-8's kinds
+    lengths = (0, 1, 124, 125, 126, 127, 65_535, 65_536, 70_000)
+    texts = [bytes(97 + (length + at) % 26 for at in range(length)) for length in lengths] + ["é€𝄞\x7f".encode()]
+    async with connection() as (near, far, _):
+        near.send(texts)
+        async with asyncio.timeout(10):
+            assert [await far.recv(decode=False) for _ in texts] == texts
+
+
 async def test_a_ping_is_answered() -> None:
     async with connection() as (_, far, _):
         await (await far.ping(b"abc"))
