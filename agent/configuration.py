@@ -1,7 +1,9 @@
 """What the server wants us to be, and what we go by while it is away.
 
-Secret: which resources make up the configuration, how they are read, and the copy of the last good one on this host's disk.
-Promise: a configuration is either read whole or not at all; the last good one is there at the next start, also without a server.
+Secret: which resources make up the configuration, how they are read, and the copy of the last good one on this host's
+disk.
+Promise: a configuration is either read whole or not at all; the last good one is there at the next start, also
+without a server.
 """
 
 from __future__ import annotations
@@ -51,42 +53,52 @@ class Configuration:
         self.finding: Finding | None = None
 
     async def read(self) -> Resources:
-        """Agent and all its Endpoints. Raises LinkError while the server cannot be asked, ConfigError if it has no Agent."""
+        """Agent and all its Endpoints. Raises LinkError while the server cannot be asked, another AgentError if it
+        has no such Agent, or none that can be read."""
         agent_json = await self._get(f"fhir/R4/Agent/{self._agent_id}")
         agent = read_agent(agent_json)
         references = list(dict.fromkeys(c.endpoint.reference for c in agent.channel if c.endpoint.reference))
         if agent.status == "off":
             references = []
         gate = asyncio.Semaphore(_READS_AT_ONCE)
-
-        async def one(reference: str) -> dict[str, Any] | Finding:
-            async with gate:
-                try:
-                    return await self._get(f"fhir/R4/{reference}")
-                except LinkError:
-                    raise
-                except AgentError as error:
-                    return Finding(
-                        "channel.endpoint-unreadable",
-                        Severity.ERROR,
-                        f"{reference} cannot be read: {error}",
-                        "correct the channel's endpoint reference, or let the agent's client read it",
-                        reference,
-                    )
-
-        found = await asyncio.gather(*(one(reference) for reference in references))
+        async with asyncio.TaskGroup() as reads:
+            tasks = [
+                reads.create_task(self._endpoint(reference, gate), name="configuration:endpoint")
+                for reference in references
+            ]
+        found = [task.result() for task in tasks]
+        for answer in found:
+            if isinstance(answer, LinkError):
+                raise answer
         endpoints: dict[str, Endpoint | Finding] = {}
         raw: dict[str, dict[str, Any]] = {}
         for reference, answer in zip(references, found, strict=True):
             if isinstance(answer, Finding):
                 endpoints[reference] = answer
                 continue
+            assert not isinstance(answer, LinkError)
             try:
                 endpoints[reference] = read_endpoint(answer)
                 raw[reference] = answer
             except ConfigError as error:
                 endpoints[reference] = error.findings[0]
         return Resources(agent, endpoints, agent_json, raw)
+
+    async def _endpoint(self, reference: str, gate: asyncio.Semaphore) -> dict[str, Any] | Finding | LinkError:
+        """The resource, or what is wrong with it. An error of the network is about none of them, so about all."""
+        async with gate:
+            try:
+                return await self._get(f"fhir/R4/{reference}")
+            except LinkError as error:
+                return error
+            except AgentError as error:
+                return Finding(
+                    "channel.endpoint-unreadable",
+                    Severity.ERROR,
+                    f"{reference} cannot be read: {error}",
+                    "correct the channel's endpoint reference, or let the agent's client read it",
+                    reference,
+                )
 
     def plan(self, resources: Resources) -> ConfigPlan:
         return build_plan(resources.agent, resources.endpoints, self._defaults())

@@ -46,11 +46,12 @@ from agent.net.tls import client_context
 from agent.net.uplink import LostLink, Uplink
 from agent.notify import Notifier
 from agent.plan import AgentSettings, ConfigPlan
-from agent.protocol.envelope import AgentErrorFrame, FromAgent, FromServer, Push, TransmitResponse, encode
+from agent.protocol.envelope import AgentErrorFrame, FromAgent, FromServer, Push, TransmitResponse, encode, sayable
 from agent.settings import Settings
 from agent.status import prometheus, wire_stats
 from agent.store.retention import RetentionPolicy, Swept, sweep
 from agent.store.row import Row
+from agent.store.salvage import SetAside
 from agent.store.spool import Spool, SpoolEvents
 from agent.store.sqlite import SpoolTrouble
 from agent.vitals import Vitals
@@ -90,6 +91,7 @@ class Daemon:
         self._health_finding: Finding | None = None
         self._restart_needed: Finding | None = None
         self._crash: BaseException | None = None
+        self._told_aside: SetAside | None = None
         self._turn = asyncio.Lock()
         server = settings.server
         tls = client_context(server.ca_file)
@@ -162,6 +164,7 @@ class Daemon:
                 self.spool = await parts.enter_async_context(
                     Spool.open(settings.paths.spool, events, min_free_bytes=settings.spool.min_free_mb << 20)
                 )
+                self._tell_set_aside()
                 self.dispatcher.connect(self.spool, self.uplink)
                 self.vitals = self._make_vitals()
                 self.commands = Commands(table(report=self.vitals.report, reload_config=self.reload), send=self._send)
@@ -222,7 +225,11 @@ class Daemon:
     async def _drain(self) -> None:
         self._notifier.stopping("answering the last messages")
         log.info("daemon.stopping", in_flight=self.dispatcher.in_flight)
-        await self.channels.close(drain_s=DRAIN_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                async with asyncio.TaskGroup() as ends:
+                    ends.create_task(self.channels.close(drain_s=DRAIN_S - 1), name="drain:senders")
+                    ends.create_task(self.dispatcher.drain(), name="drain:server")
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback raised what nobody expected: the process ends, its supervisor starts it again from the disk."""
@@ -265,15 +272,23 @@ class Daemon:
     def _disk(self, trouble: SpoolTrouble | None) -> None:
         if trouble is None:
             log.info("spool.healthy")
+            self._tell_set_aside()
             self.dispatcher.pump()
         else:
             log.error("spool.troubled", trouble=trouble.trouble.value, reason=str(trouble), remedy=trouble.hint)
+
+    def _tell_set_aside(self) -> None:
+        aside = self.spool.set_aside
+        if aside is not None and aside is not self._told_aside:
+            self._told_aside = aside
+            log.error("spool.set-aside", path=str(aside.path), rescued=aside.rescued, complete=aside.complete)
 
     # ---- wiring: the server
 
     def _live(self) -> None:
         now = time.monotonic()
-        if self._stale or (self._lost_at is not None and now - self._lost_at > LONG_OUTAGE_S):
+        unread = self._stale and not self._turn.locked()  # while it is being read, it need not be read again
+        if unread or (self._lost_at is not None and now - self._lost_at > LONG_OUTAGE_S):
             self._refresh.set()
         self._lost_at = None
         self.dispatcher.pump()
@@ -289,7 +304,7 @@ class Daemon:
             if isinstance(frame, TransmitResponse):
                 answers.append(frame)
             elif isinstance(frame, AgentErrorFrame):
-                log.warning("server.error", reason=frame.body[:200])
+                log.warning("server.error", reason=sayable(frame.body))
             else:
                 self._request(frame)
         if answers:

@@ -22,7 +22,14 @@ class AgentError(Exception):
 
 
 class PeerError(AgentError):
-    """A sender broke the protocol: it hears a negative acknowledgement, nothing else changes."""
+    """A sender broke the protocol: it hears a negative acknowledgement, nothing else changes.
+
+    `loggable` is the text for our own log where the text for the sender quotes what it sent.
+    """
+
+    def __init__(self, text: str, *, hint: str = "", loggable: str = "") -> None:
+        super().__init__(text, hint=hint)
+        self.loggable = loggable or text
 
 
 class LinkError(AgentError):

@@ -7,6 +7,7 @@ Promise: two daemons never share a spool; the second one is told who holds it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -27,28 +28,41 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
+
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the lock at `path` for the block. Raises ConfigError when another process has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    """Hold the lock at `path` for the block. Raises ConfigError when another process has it, or nobody can have it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
     try:
         try:
             _lock(descriptor)
         except OSError as error:
-            holder = path.read_text().strip() or "unknown"
-            raise ConfigError(
-                [
-                    Finding(
-                        "daemon.already-running",
-                        Severity.ERROR,
-                        f"another agent uses the data directory {path.parent} (process {holder})",
-                        "stop it, or give this one a --data-dir of its own",
-                    )
-                ]
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, str(os.getpid()).encode())
+            raise (_taken(path) if error.errno in _HELD else _unusable(path, error)) from error
+        with contextlib.suppress(OSError):  # a full disk must not keep the agent from delivering what it holds
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, str(os.getpid()).encode())
         yield
     finally:
         os.close(descriptor)
+
+
+def _taken(path: Path) -> ConfigError:
+    try:
+        holder = path.read_text(errors="replace").strip() or "unknown"
+    except OSError:
+        holder = "unknown"
+    text = f"another agent uses the data directory {path.parent} (process {holder})"
+    remedy = "stop it, or give this one a --data-dir of its own"
+    return ConfigError([Finding("daemon.already-running", Severity.ERROR, text, remedy)])
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    text = f"the data directory {path.parent} cannot be used: {error.strerror or error}"
+    remedy = "let the agent's user write there, on a local disk, or name another --data-dir"
+    return ConfigError([Finding("daemon.no-data-dir", Severity.ERROR, text, remedy)])

@@ -1,7 +1,9 @@
 """What one channel was asked to do, as frozen values.
 
-Secret: none of its own; it is the vocabulary between the plan (which reads the server's resources) and the rooms that act.
-Promise: a spec is complete and valid: every default is filled in, every range was checked, two equal specs behave alike.
+Secret: none of its own; it is the vocabulary between the plan (which reads the server's resources) and the rooms that
+act.
+Promise: a spec is complete and valid: every default is filled in, every range was checked, two equal specs behave
+alike.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class AppAck(StrEnum):
 
 
 class RetryMode(StrEnum):
-    """`none`: one try. `normal`: a bounded number of tries, never one that might be the second. `guaranteed`: until it is done."""
+    """`none`: one try. `normal`: a bounded number of tries. `guaranteed`: until it is done, or as often as the
+    channel allows; alone in being sent again when the link was lost before its answer, so perhaps for a second time."""
 
     NONE = "none"
     NORMAL = "normal"
@@ -57,7 +60,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ChannelSpec:
-    """An MLLP channel. `address` is the Endpoint's text; everything else was read from it, from Agent.setting, or is a default."""
+    """An MLLP channel. `address` is the Endpoint's text; all else was read from it, from Agent.setting, or set."""
 
     name: str
     address: str

@@ -1,7 +1,8 @@
 """One look at everything: from the parts of the running daemon to a StatusReport.
 
 Secret: which part knows what.
-Promise: looking costs milliseconds and changes nothing; every trouble that some part knows of is a finding with a remedy.
+Promise: looking costs milliseconds and changes nothing; every trouble that some part knows of is a finding with a
+remedy.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from agent.status import ChannelState, ChannelStatus, ServerStatus, SpoolStatus,
 from agent.store.retention import Swept
 from agent.store.row import State
 from agent.store.spool import Spool
+from agent.store.sqlite import SpoolTrouble
 
 
 @dataclass(slots=True)
 class Vitals:
-    """`more` gives findings that no part keeps itself; `off`: the names of channels that are switched off on the server."""
+    """`more` gives findings that no part keeps itself; `off`: the channels that are switched off on the server."""
 
     server_url: str
     agent_id: str
@@ -86,17 +88,20 @@ class Vitals:
     def _channels(self) -> Iterable[ChannelStatus]:
         for name, lane in sorted(self.dispatcher.lanes.items()):
             channel = self.channels.by_name.get(name)
+            queued = self.spool.tally.open_of[name]
+            if channel is None and not queued:
+                continue  # it was taken away, and nothing of it is left
             yield ChannelStatus.of(
                 lane.metrics,
                 name=name,
                 address=channel.spec.address if channel is not None else "",
                 state=_state(channel),
-                queued=self.spool.tally.open_of[name],
-                oldest_queued_seconds=_oldest_s(lane),
-                last_error=str(channel.finding.text) if channel is not None and channel.finding is not None else "",
+                queued=queued,
+                oldest_queued_seconds=self._oldest_s(lane) if queued else None,
+                last_error=channel.finding.text if channel is not None and channel.finding is not None else "",
             )
         for name in self.off():
-            if name not in self.dispatcher.lanes:
+            if name not in self.dispatcher.lanes or not self.spool.tally.open_of[name]:
                 yield ChannelStatus.of(
                     ChannelMetrics(),
                     name=name,
@@ -105,6 +110,18 @@ class Vitals:
                     queued=0,
                     oldest_queued_seconds=None,
                 )
+
+    def _oldest_s(self, lane: Lane) -> float | None:
+        """Age of the oldest undelivered message: in memory, or in the file where the lane has none of it in memory."""
+        oldest = min((rows[0].received_ms for rows in lane.keys.values()), default=None)
+        if oldest is None:
+            try:
+                oldest = next(
+                    (row.received_ms for row in self.spool.shelf.queued(lane.name, 0, limit=1, limit_bytes=1)), None
+                )
+            except SpoolTrouble:
+                return None
+        return None if oldest is None else max(0.0, round(time.time() - oldest / 1000, 1))
 
     def _spool(self) -> SpoolStatus:
         spool = self.spool
@@ -185,8 +202,3 @@ def _state(channel: Channel | None) -> ChannelState:
     if channel is None:
         return ChannelState.OFF
     return ChannelState.LISTENING if _listens(channel) else ChannelState.FAILED
-
-
-def _oldest_s(lane: Lane) -> float | None:
-    oldest = min((rows[0].received_ms for rows in lane.keys.values()), default=None)
-    return None if oldest is None else max(0.0, round(time.time() - oldest / 1000, 1))

@@ -165,7 +165,7 @@ class _Quickstart:
         from agent.settings import read
 
         options = {"data_dir": str(self._folder / "agent")}
-        return await gather(read(options, os.environ, Path.cwd()))
+        return await gather(read(options, os.environ, self._folder))
 
     async def _feed(self, port: int) -> tuple[Tally, dict[str, Any]]:
         from agent.ward.destination import Destination

@@ -43,18 +43,26 @@ def argument_values(args: argparse.Namespace) -> dict[str, object]:
     return values
 
 
+def working_folder() -> Path:
+    """Where `agent.properties` is looked for; the root, if somebody deleted the folder that we were started in."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(os.sep)
+
+
 def settings_from(args: argparse.Namespace) -> Settings:
     """Complete settings of this process. Raises ConfigError."""
     from agent.settings import Settings  # late: `agent --help` needs none of it
 
-    return Settings.load(argument_values(args), os.environ, Path.cwd())
+    return Settings.load(argument_values(args), os.environ, working_folder())
 
 
 def reading_from(args: argparse.Namespace) -> Reading:
     """Every key with its source, complete or not."""
     from agent.settings import read
 
-    return read(argument_values(args), os.environ, Path.cwd())
+    return read(argument_values(args), os.environ, working_folder())
 
 
 def paths_from(args: argparse.Namespace) -> Paths:

@@ -1,1 +1,1 @@
-"""What is decided about a message: when its sender hears yes, in which order it goes to the server, what an answer means."""
+"""What is decided about a message: when its sender hears yes, in which order it goes, what an answer means."""

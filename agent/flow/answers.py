@@ -1,24 +1,24 @@
 """What the sender hears about a message, and whether it does.
 
-Secret: the acknowledgement modes (PROTOCOL §4): whose words go back, in which charset, and what is said when the server's words
-are no acknowledgement of this message.
-Promise: the answer belongs to the message (its MSA-2 names it), a negative answer never turns into a positive one, and what was
-said is written into the row.
+Secret: the acknowledgement modes (PROTOCOL §4): whose words go back, in which charset, and what is said when the
+server's words are no acknowledgement of this message.
+Promise: the answer belongs to the message (its MSA-2 names it), a negative answer never turns into a positive one,
+and what was said is written into the row.
 """
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 from agent.flow.replies import Replies
 from agent.flow.verdict import Accepted, Refused
 from agent.flow.voice import Voice, header_of
-from agent.protocol.hl7 import read_ack
-from agent.spec import AckMode, AppAck
+from agent.protocol.hl7 import normalize, read_ack
+from agent.spec import AckMode, AppAck, ChannelSpec
 from agent.store.row import AckState, Row
 
-_POSITIVE = ("AA", "CA")
-NO_ACK_OF_ITS_OWN = "Accepted by the server without an acknowledgement of its own"
+_POSITIVE: Final = ("AA", "CA")
+NO_ACK_OF_ITS_OWN: Final = "Accepted by the server without an acknowledgement of its own"
 
 
 class Answers:
@@ -34,64 +34,63 @@ class Answers:
 
     def give(self, row: Row, verdict: Accepted | Refused) -> None:
         """Answer the sender of `row` as its channel's mode says; fills ack, ack_code and answer."""
-        spec = row.lane.spec
-        mode = spec.ack_mode if spec else AckMode.ORIGINAL
-        code, answer = self._words(row, verdict)
-        row.answer = answer
-        match mode:
-            case AckMode.ORIGINAL:
-                heard = self.replies.answer(row, answer)
-            case AckMode.ENHANCED:
-                assert spec is not None
-                if not forwards(spec.app_ack, code):
-                    row.ack = AckState.NOT_OWED
-                    return
-                heard = self.replies.tell(row, answer)
-            case AckMode.ENHANCED_AA:
+        code, row.answer = self._words(row, verdict)
+        # whoever still waits asked for this answer, also if the channel's mode has changed meanwhile
+        if not self.replies.answer(row, row.answer):
+            spec: ChannelSpec | None = row.lane.spec
+            if spec is not None and spec.ack_mode is not AckMode.ORIGINAL and not _forwarded(row, spec, code):
                 row.ack = AckState.NOT_OWED
+                self.replies.no_later_word(row)
                 return
-            case _ as never:
-                assert_never(never)
-        if heard:
-            row.ack = AckState.DELIVERED
-            row.ack_code = code
-            if code in _POSITIVE:
-                row.lane.metrics.acknowledged += 1
-            else:
-                row.lane.metrics.rejected += 1
+            if spec is None or spec.ack_mode is AckMode.ORIGINAL or not self.replies.tell(row, row.answer):
+                row.ack = AckState.UNDELIVERED
+                return
+        row.ack = AckState.DELIVERED
+        row.ack_code = code
+        if code in _POSITIVE:
+            row.lane.metrics.acknowledged += 1
         else:
-            row.ack = AckState.UNDELIVERED
+            row.lane.metrics.rejected += 1
+
+    def keep(self, row: Row, verdict: Accepted) -> None:
+        """Have the answer ready for a sender that asks again; nobody waits for it now."""
+        _, row.answer = self._words(row, verdict)
 
     def _words(self, row: Row, verdict: Accepted | Refused) -> tuple[str, bytes]:
         match verdict:
+            case Accepted(body=body):
+                return self._servers_words(row, body)
             case Refused(code=code, reason=reason):
                 return code, self.voice.answer(row, code, reason, _encoding(row))
-            case Accepted(body=None):
-                return "AA", self.voice.answer(row, "AA", NO_ACK_OF_ITS_OWN, _encoding(row))
-            case Accepted(body=body):
-                assert body is not None
-                return self._servers_words(row, body)
             case _ as never:
                 assert_never(never)
 
-    def _servers_words(self, row: Row, body: str) -> tuple[str, bytes]:
+    def _servers_words(self, row: Row, body: str | None) -> tuple[str, bytes]:
         """The server's acknowledgement, or ours with its code if its own cannot be given to this sender as it is."""
+        speakable = True
         try:
-            answer = body.encode() if body.isascii() else body.encode(self.codec(row))
+            answer = b"" if body is None else body.encode() if body.isascii() else body.encode(self.codec(row))
         except UnicodeEncodeError:
-            answer = body.encode()
-            unspeakable = True
-        else:
-            unspeakable = b"\x1c" in answer or b"\x0b" in answer
+            assert body is not None
+            answer = body.encode("utf-8", "replace")
+            speakable = False
         ack = read_ack(answer)
         if ack is None:
             return "AA", self.voice.answer(row, "AA", NO_ACK_OF_ITS_OWN, _encoding(row))
-        if unspeakable or ack.control_id != row.control_id:
-            words = (
-                "the server's own words do not fit the sender's charset" if unspeakable else "as answered by the server"
-            )
-            return ack.code, self.voice.answer(row, ack.code, words, _encoding(row))
-        return ack.code, answer
+        if not speakable or b"\x1c" in answer or b"\x0b" in answer:
+            words = "the server's own words do not fit the sender's charset or framing"
+        elif ack.control_id != row.control_id:
+            words = "as answered by the server, which named another message"
+        else:
+            return ack.code, normalize(answer)
+        return ack.code, self.voice.answer(row, ack.code, words, _encoding(row))
+
+
+def _forwarded(row: Row, spec: ChannelSpec, code: str) -> bool:
+    """Whether the server's answer goes to a sender that heard of the commit. Acknowledgements are not acknowledged."""
+    return (
+        spec.ack_mode is AckMode.ENHANCED and forwards(spec.app_ack, code) and not row.message_type.startswith(b"ACK")
+    )
 
 
 def forwards(wanted: AppAck, code: str) -> bool:
@@ -110,6 +109,7 @@ def forwards(wanted: AppAck, code: str) -> bool:
 
 
 def is_positive(code: str) -> bool:
+    """Whether an MSA-1 says yes."""
     return code in _POSITIVE
 
 

@@ -1,9 +1,10 @@
 """When may we say yes?
 
-Secret: what a frame must be before it is ours (readable, in a known charset, not too large for the server, not a repetition),
-and that yes waits for the disk.
-Promise: every frame is answered once. A positive acknowledgement leaves only after the commit has returned; what is refused is
-refused with a reason and a reference, and was not stored.
+Secret: what a frame must be before it is ours (readable, in a known charset, not too large for the server, not a
+repetition), and that yes waits for the disk.
+Promise: every frame is answered once, but for acknowledgements of our acknowledgements. A positive acknowledgement
+leaves only after the commit has returned; what is refused is refused with a reason and a reference, and was not
+stored.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from agent.errors import PeerError
+from agent.errors import AgentError, PeerError
 from agent.flow.answers import Answers, forwards, is_positive
 from agent.flow.dispatcher import Dispatcher
 from agent.flow.lanes import Lane
@@ -67,7 +68,7 @@ class Intake:
         self._now_ms = now_ms
         self._on_refusal = on_refusal
         self._content_log = content_log
-        self._refusals = itertools.count(1)
+        self._references = itertools.count(now_ms())  # never the same twice, not even after a restart
 
     def receive(self, sender: Sender, frames: list[bytes]) -> None:
         """Each frame: stored (the answer follows), answered again, or refused."""
@@ -79,41 +80,39 @@ class Intake:
             try:
                 header = Header.of(body)
             except NotHl7 as error:
-                self._refuse(sender, None, error, code="R")
+                self._refuse(sender, None, error, "R")
                 continue
             self._take(sender, header, body)
 
     def too_long(self, sender: Sender, error: FrameTooLong) -> None:
-        """A frame outgrew the channel's limit: its sender hears so, and the connection ends, for what follows is its tail."""
+        """A frame outgrew the channel's limit: its sender hears so, and the connection ends, for its tail follows."""
         try:
             header = Header.of(error.head)
         except NotHl7:
             header = None
         self._lane.metrics.received += 1
-        self._refuse(sender, header, error, code="R")
+        self._refuse(sender, header, error, "R")
         sender.close_after_reply()
 
     def _take(self, sender: Sender, header: Header, body: bytes) -> None:
         lane, spool = self._lane, self._spool
         spec = lane.spec
         if spec is None:
-            self._refuse(sender, header, PeerError("this channel is switched off"), code="R")
+            self._refuse(sender, header, PeerError("this channel is switched off"), "R")
+            return
+        if spec.ack_mode is not AckMode.ORIGINAL and _is_acknowledgement_of_ours(header, body):
+            sender.waive()
             return
         if spool.trouble is not None:
-            self._refuse(sender, header, spool.trouble, code="E")
+            self._refuse(sender, header, spool.trouble, "E")
             return
         try:
-            codec = codec_of(header, spec.encoding)
-            text = normalize(body).decode(codec)
+            text = normalize(body).decode(codec_of(header, spec.encoding))
         except UnknownCharset as error:
-            self._refuse(sender, header, error, code="R")
+            self._refuse(sender, header, error, "R")
             return
         except UnicodeDecodeError as error:
-            reason = (
-                f"byte {error.start + 1} (0x{body[error.start]:02x}) is not {codec}"
-                if error.start < len(body)
-                else f"not {codec}"
-            )
+            reason = f"byte {error.start + 1} (0x{error.object[error.start]:02x}) is not {error.encoding}"
             self._refuse(sender, header, PeerError(reason, hint="declare the charset in MSH-18 or on the channel"), "R")
             return
         repeat = Repeat.NO
@@ -122,22 +121,22 @@ class Intake:
             if known is not None:
                 lane.metrics.duplicates += 1
                 if spec.duplicates is DuplicateBehavior.REJECT:
-                    self._refuse(
-                        sender, header, PeerError(f"duplicate of a message received before (ref {known.id})"), "R"
-                    )
+                    duplicate = PeerError(f"duplicate of a message received before (ref {known.id})")
+                    self._refuse(sender, header, duplicate, "R")
                     return
-                if known.body != body and known.body:
+                if known.body != body:
                     repeat = Repeat.CONFLICT
                 elif self._again(sender, known, spec):
                     return
                 else:
                     repeat = Repeat.RETRIED
-        if len(body) * _ESCAPED_GROWTH > self._limits.frame_bytes and self._too_large(text):
-            error_ = PeerError(
-                f"a message of {len(body)} bytes is more than the server takes in one frame ({self._limits.frame_bytes} bytes)",
+        frame_bytes = self._limits.frame_bytes
+        if len(body) * _ESCAPED_GROWTH > frame_bytes and self._too_large(text):
+            too_large = PeerError(
+                f"a message of {len(body)} bytes is more than the server takes in one frame ({frame_bytes} bytes)",
                 hint="raise the server's limit and server.max_frame_bytes",
             )
-            self._refuse(sender, header, error_, "R")
+            self._refuse(sender, header, too_large, "R")
             return
         row = Row(
             spool.next_id(),
@@ -166,24 +165,23 @@ class Intake:
             return False
         match spec.ack_mode:
             case AckMode.ORIGINAL:
-                if finished and known.answer is not None:
-                    sender.reply(known.answer)
-                else:
+                if not finished or known.answer is None:
                     self._replies.owe(known, sender, spec.ack_timeout_s)
+                    return True
+                sender.reply(known.answer)
             case AckMode.ENHANCED | AckMode.ENHANCED_AA:
                 if not known.durable:
                     self._replies.owe(known, sender, spec.ack_timeout_s)
                     return True
                 sender.reply(self._commit_ack(known, spec))
-                if (
-                    finished
-                    and known.answer is not None
-                    and spec.ack_mode is AckMode.ENHANCED
-                    and forwards(spec.app_ack, "AA")
-                ):
-                    sender.reply(known.answer, frames=0)
+                if spec.ack_mode is AckMode.ENHANCED:
+                    if not finished:
+                        self._replies.follow(known, sender)
+                    elif known.answer is not None and forwards(spec.app_ack, "AA"):
+                        sender.tell(known.answer)
             case _ as never:
                 assert_never(never)
+        self._lane.metrics.acknowledged += 1
         return True
 
     def durable(self, rows: list[Row]) -> None:
@@ -191,16 +189,17 @@ class Intake:
         spec = self._lane.spec
         if spec is None or spec.ack_mode is AckMode.ORIGINAL:
             return
+        code = "CA" if spec.ack_mode is AckMode.ENHANCED else "AA"
         for row in rows:
-            row.ack_code = "CA" if spec.ack_mode is AckMode.ENHANCED else "AA"
             if self._replies.answer(row, self._commit_ack(row, spec)):
+                row.ack_code = code
                 self._lane.metrics.acknowledged += 1
 
-    def refused(self, rows: list[Row], error: PeerError | Exception) -> None:
+    def refused(self, rows: list[Row], error: AgentError) -> None:
         """These rows could not be stored: their senders hear it and keep them."""
         for row in rows:
             header, codec = header_of(row, self._encoding)
-            reference = f"n{next(self._refusals)}"
+            reference = self._reference()
             answer = self._voice.say(header, self._code("E"), f"not stored: {error} (ref {reference})", codec)
             if self._replies.answer(row, answer):
                 self._lane.metrics.rejected += 1
@@ -212,14 +211,16 @@ class Intake:
         self._lane.metrics.rejected += 1
         if row.durable:
             row.ack_code = "AE"
-            return self._voice.answer(
-                row, "AE", "stored, not yet answered by the server; it will be delivered", self._encoding
-            )
+            words = "stored, not yet answered by the server; it will be delivered"
+            return self._voice.answer(row, "AE", words, self._encoding)
+        spec = self._lane.spec
+        if spec is not None and spec.ack_mode is AckMode.ENHANCED:
+            self._replies.hush(row)
         header, codec = header_of(row, self._encoding)
         return self._voice.say(header, self._code("E"), f"not stored yet: the disk is slow (ref {row.id})", codec)
 
     def _commit_ack(self, row: Row, spec: ChannelSpec) -> bytes:
-        header, codec = header_of(row, self._encoding)
+        header, codec = header_of(row, spec.encoding)
         if spec.ack_mode is AckMode.ENHANCED:
             return self._voice.say(header, "CA", "Commit Accept", codec)
         return self._voice.say(header, "AA", "OK", codec)
@@ -233,17 +234,19 @@ class Intake:
         spec = self._lane.spec
         return ("C" if spec is not None and spec.ack_mode is AckMode.ENHANCED else "A") + letter
 
-    def _refuse(self, sender: Sender, header: Header | None, error: Exception, code: str) -> None:
-        reference = f"n{next(self._refusals)}"
-        hint = getattr(error, "hint", "")
-        text = f"{error}; {hint} (ref {reference})" if hint else f"{error} (ref {reference})"
+    def _reference(self) -> str:
+        return f"n{next(self._references)}"
+
+    def _refuse(self, sender: Sender, header: Header | None, error: AgentError, letter: str) -> None:
+        reference = self._reference()
+        text = f"{error}; {error.hint} (ref {reference})" if error.hint else f"{error} (ref {reference})"
         try:
             codec = codec_of(header, self._encoding) if header else "utf-8"
         except UnknownCharset:
             codec = "utf-8"
-        sender.reply(self._voice.say(header, self._code(code), text, codec))
+        sender.reply(self._voice.say(header, self._code(letter), text, codec))
         self._lane.metrics.rejected += 1
-        self._on_refusal(self._lane.name, reference, str(error))
+        self._on_refusal(self._lane.name, reference, error.loggable if isinstance(error, PeerError) else str(error))
 
     def _too_large(self, text: str) -> bool:
         frame = encode(TransmitRequest("", self._lane.name, "", "", text, ""))
@@ -253,3 +256,11 @@ class Intake:
 def _was_positive(row: Row) -> bool:
     ack = read_ack(row.answer) if row.answer is not None else None
     return ack is not None and is_positive(ack.code)
+
+
+def _is_acknowledgement_of_ours(header: Header, body: bytes) -> bool:
+    """Whether an enhanced sender acknowledges what we acknowledged: answering that would go on for ever (§2.9.3). One
+    that asks for an accept acknowledgement in MSH-15 is a message of its own: the late answer of an application to
+    something that reached it another way.
+    """
+    return header.message_type.startswith(b"ACK") and header.accept_ack != b"AL" and read_ack(body) is not None

@@ -1,8 +1,8 @@
 """How an answer finds the connection that asked, and what happens when it is late.
 
 Secret: the book of debts: which connection waits for which message, until when.
-Promise: a connection is answered once for each frame it sent, before the deadline whatever broke, or it had gone; an answer
-never reaches a connection that did not ask.
+Promise: a connection is answered once for each frame it sent, before the deadline whatever broke, or it had gone; an
+answer never reaches a connection that did not ask; who has gone is forgotten with everything that was kept for it.
 """
 
 from __future__ import annotations
@@ -20,59 +20,94 @@ class Sender(Protocol):
     """The connection a message came from, as far as flow sees it."""
 
     remote: str  # ip:port
-    since_ms: int  # when it was opened, milliseconds since the epoch
     gone: bool  # nothing written to it will arrive
 
-    def reply(self, message: bytes, frames: int = 1) -> None:
-        """Write one framed message. `frames`: how many of its unanswered frames this answers (0 for a later word)."""
+    def reply(self, message: bytes) -> None:
+        """Write one framed message, the answer to one of its frames."""
+
+    def tell(self, message: bytes) -> bool:
+        """Write one framed message that answers no frame; False if it does not read what it is told."""
+
+    def waive(self) -> None:
+        """One of its frames gets no answer."""
 
     def close_after_reply(self) -> None:
         """Close once everything written has left."""
 
 
 _Debt = tuple[float, Sender, Row]
-_Entry = tuple[dict[int, _Debt], int]
+_Book = dict[int, _Debt]
+_Entry = tuple[_Book, int]
 
 
 class Replies:
-    """Debts by message. `on_late` words the deadline's answer for a row; `now` is the loop's clock in seconds."""
+    """Debts by message. `on_late` words the deadline's answer for a row; `now` is a clock in seconds."""
 
     def __init__(self, on_late: Callable[[Row], bytes], now: Callable[[], float]) -> None:
         self._on_late = on_late
         self._now = now
         self._serial = 0
         # one book per timeout: entries are in order of arrival, so the next deadline is always the first entry
-        self._books: dict[float, dict[int, _Debt]] = {}
+        self._books: dict[float, _Book] = {}
         self._by_row: dict[int, _Entry | list[_Entry]] = {}
-        self._open: dict[tuple[str, str], Sender] = {}
+        # a connection may be told of messages newer than its opening only: addresses are used again, numbers are not
+        self._open: dict[tuple[str, str], tuple[Sender, int]] = {}
+        self._instead: dict[int, Sender | None] = {}  # who hears the later word about a row, if not its sender
+        self._newest = 0
+        self._deserted = False
+
+    def begin_after(self, row_id: int) -> None:
+        """Messages up to this one are from an earlier process: whoever sent them has gone."""
+        self._newest = max(self._newest, row_id)
 
     def opened(self, channel: str, sender: Sender) -> None:
-        self._open[channel, sender.remote] = sender
+        self._open[channel, sender.remote] = sender, self._newest
 
     def closed(self, channel: str, sender: Sender) -> None:
-        if self._open.get((channel, sender.remote)) is sender:
+        known = self._open.get((channel, sender.remote))
+        if known is not None and known[0] is sender:
             del self._open[channel, sender.remote]
+        self._deserted = True
+
+    def follow(self, row: Row, sender: Sender) -> None:
+        """`sender` has repeated a message that is not finished: the later word about it is for this connection."""
+        self._instead[row.id] = sender
+
+    def hush(self, row: Row) -> None:
+        """The sender was told no: a later word about `row` would contradict it."""
+        self._instead[row.id] = None
+
+    def no_later_word(self, row: Row) -> None:
+        """There will be none about `row`."""
+        self._instead.pop(row.id, None)
 
     def tell(self, row: Row, message: bytes) -> bool:
         """Give a later word about `row` to the connection it came from, if that is still the same one."""
-        sender = self._open.get((row.channel, row.remote))
-        if sender is None or sender.gone or sender.since_ms > row.received_ms:
-            return False
-        sender.reply(message, frames=0)
-        return True
+        if row.id in self._instead:
+            sender = self._instead.pop(row.id)
+        else:
+            sender, opened_after = self._open.get((row.channel, row.remote), (None, 0))
+            if row.id <= opened_after:
+                return False
+        return sender is not None and not sender.gone and sender.tell(message)
 
     def owe(self, row: Row, sender: Sender, within_s: float) -> None:
         """`sender` waits for the answer to `row`; 0 = for ever."""
+        row_id = row.id
         book = self._books.get(within_s)
         if book is None:
             book = self._books[within_s] = {}
         self._serial = serial = self._serial + 1
         book[serial] = (self._now() + within_s, sender, row)
-        before = self._by_row.get(row.id)
+        if row_id > self._newest:
+            self._newest = row_id
+            self._by_row[row_id] = (book, serial)
+            return
+        before = self._by_row.get(row_id)
         if before is None:
-            self._by_row[row.id] = (book, serial)
+            self._by_row[row_id] = (book, serial)
         elif isinstance(before, tuple):
-            self._by_row[row.id] = [before, (book, serial)]
+            self._by_row[row_id] = [before, (book, serial)]
         else:
             before.append((book, serial))
 
@@ -82,15 +117,20 @@ class Replies:
         if entry is None:
             return False
         delivered = False
-        for book, serial in [entry] if isinstance(entry, tuple) else entry:
-            debt = book.pop(serial, None)
-            if debt is not None and not debt[1].gone:
-                debt[1].reply(message)
+        for book, serial in (entry,) if isinstance(entry, tuple) else entry:
+            sender = book.pop(serial)[1]
+            if not sender.gone:
+                sender.reply(message)
                 delivered = True
         return delivered
 
+    def owes(self, row: Row) -> bool:
+        """Whether anybody waits for the answer to `row`."""
+        return row.id in self._by_row
+
     @property
     def owed(self) -> int:
+        """How many messages have somebody waiting for their answer."""
         return len(self._by_row)
 
     async def run(self) -> None:
@@ -100,25 +140,33 @@ class Replies:
             self.expire()
 
     def expire(self) -> None:
+        """Settle the debts whose deadline has come, and strike those to connections that have gone."""
         now = self._now()
         for within_s, book in self._books.items():
-            if not within_s:
-                continue
-            late: list[tuple[int, Sender, Row]] = []
-            for serial, (deadline, sender, row) in book.items():
-                if deadline > now:
-                    break
-                late.append((serial, sender, row))
-            for serial, sender, row in late:
-                del book[serial]
-                self._strike(row.id, serial)
-                if not sender.gone:
-                    sender.reply(self._on_late(row))
+            if within_s:
+                late: list[int] = []
+                for serial, (deadline, _, _) in book.items():
+                    if deadline > now:
+                        break
+                    late.append(serial)
+                for serial in late:
+                    sender, row = self._strike(book, serial)
+                    if not sender.gone:
+                        sender.reply(self._on_late(row))
+        if self._deserted:
+            self._deserted = False
+            for book in self._books.values():
+                for serial in [serial for serial, (_, sender, _) in book.items() if sender.gone]:
+                    self._strike(book, serial)
+            self._instead = {
+                row_id: sender for row_id, sender in self._instead.items() if sender is None or not sender.gone
+            }
 
-    def _strike(self, row_id: int, serial: int) -> None:
-        entry = self._by_row.get(row_id)
+    def _strike(self, book: _Book, serial: int) -> tuple[Sender, Row]:
+        _, sender, row = book.pop(serial)
+        entry = self._by_row[row.id]
         if isinstance(entry, list):
             entry[:] = [one for one in entry if one[1] != serial]
-            if entry:
-                return
-        self._by_row.pop(row_id, None)
+        if not entry or isinstance(entry, tuple):
+            del self._by_row[row.id]
+        return sender, row

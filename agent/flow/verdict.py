@@ -1,19 +1,21 @@
 """What the server's answer means.
 
 Secret: the reading of status codes and bodies (PROTOCOL §4, §8).
-Promise: every response frame is one of three things: accepted, refused for good, or to be tried again.
+Promise: every response frame, whatever stands in it, is one of three things: accepted, refused for good, or to be
+tried again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from agent.protocol.envelope import TransmitResponse, retry_after_s
 
-_TEXT_LIMIT = 200
+_TEXT_LIMIT: Final = 200
+_LONGEST_PAUSE_S: Final = 900.0  # a server that mistakes milliseconds for seconds must not silence a channel for a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +53,34 @@ def judge(frame: TransmitResponse) -> Verdict:
     if 200 <= status < 300:
         body = frame.body
         return Accepted(status, body if isinstance(body, str) else None)
-    if status == 429 or status >= 500 or status < 200:
-        return TryLater(status, _reason(status, frame.body), retry_after_s(frame))
+    if not 200 <= status < 600:
+        return TryLater(None, "the server answered with a status that is none")
+    if status == 429 or status >= 500:
+        after_s = retry_after_s(frame)
+        reason = _reason(status, frame.body)
+        return TryLater(status, reason, min(after_s, _LONGEST_PAUSE_S) if after_s is not None else None)
     # 400, 409, 422 speak about this message's content; the others about who asks, for what
     return Refused(status, "AE" if status in (400, 409, 422) else "AR", _reason(status, frame.body))
 
 
 def _reason(status: int, body: Any) -> str:
     """The server's own words, shortened: an OperationOutcome's texts, or the plain text."""
+    words = ""
     if isinstance(body, str):
         try:
             body = msgspec.json.decode(body)
-        except msgspec.DecodeError:
-            words = " ".join(body.split())
-            return f"server answered {status}: {words[:_TEXT_LIMIT]}" if words else f"server answered {status}"
-    texts: list[str] = []
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            words = body[: 8 * _TEXT_LIMIT]
     if isinstance(body, dict) and isinstance(issues := body.get("issue"), list):
-        for issue in issues:
-            if isinstance(issue, dict):
-                details = issue.get("details")
-                text = details.get("text") if isinstance(details, dict) else None
-                texts.append(str(text or issue.get("diagnostics") or issue.get("code") or ""))
-    words = " ".join("; ".join(filter(None, texts)).split())
-    return f"server answered {status}: {words[:_TEXT_LIMIT]}" if words else f"server answered {status}"
+        words = "; ".join(filter(None, map(_issue_text, issues[:8])))
+    words = " ".join(words.split())[:_TEXT_LIMIT].encode("utf-8", "replace").decode()
+    return f"server answered {status}: {words}" if words else f"server answered {status}"
+
+
+def _issue_text(issue: Any) -> str:
+    if not isinstance(issue, dict):
+        return ""
+    details = issue.get("details")
+    text = details.get("text") if isinstance(details, dict) else None
+    said = text or issue.get("diagnostics") or issue.get("code")
+    return said if isinstance(said, str) else ""

@@ -1,7 +1,7 @@
 """What we say to a sender in our own name.
 
-Secret: how an acknowledgement of ours is dressed: its time stamp, its own control id, the reference by which a person finds
-the message again.
+Secret: how an acknowledgement of ours is dressed: its time stamp, its own control id, the reference by which a person
+finds the message again.
 Promise: every acknowledgement has a control id of its own and speaks the sender's delimiters, version and charset.
 """
 
@@ -46,7 +46,7 @@ class Voice:
 
 
 def header_of(row: Row, encoding: str | None) -> tuple[Header | None, str]:
-    """The MSH of a stored message and the codec its sender speaks (`encoding`: the channel's); UTF-8 where unreadable."""
+    """MSH of a stored message and the codec its sender speaks (`encoding`: the channel's); UTF-8 where unreadable."""
     header: Header | None = row.header
     if header is None:
         try:

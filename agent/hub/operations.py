@@ -65,7 +65,8 @@ class Operations:
         """An operation on one agent, by id. Raises Refused: 404, or 400 with the reason."""
         if name != "$status" and name not in REMOTE:
             raise Refused(NOT_FOUND)
-        return await self._answer(name, self._resources.get("Agent", agent_id), query)
+        answer = await self._answer(name, self._resources.get("Agent", agent_id), query)
+        return ALL_OK.traced() if answer == ALL_OK.resource() else answer  # recorded so here, and not in a Bundle
 
     async def many(self, name: str, query: Query) -> Resource:
         """An operation on the type: `$status` by identifier, all others by search. Raises Refused."""

@@ -34,6 +34,7 @@ from agent.protocol.envelope import (
     TransmitResponse,
     decode_from_server,
     encode,
+    sayable,
 )
 from agent.protocol.session import Effect, Event, Role, Session, State
 
@@ -363,7 +364,7 @@ class Uplink:
         self._on_live()
 
     def _announce_lost(self) -> None:
-        reason = self._leaving or self._ended.reason or "the connection was lost"
+        reason = self._leaving or sayable(self._ended.reason) or "the connection was lost"
         self._lost = LostLink(self._ended.code, reason[:SHOWN_CHARACTERS], self._was_live)
         if self._was_live:
             closed = f" (close code {self._ended.code})" if self._ended.code != NO_CLOSE_FRAME else ""
@@ -384,7 +385,7 @@ class Uplink:
             self._token_refusals += 1
             cause = self._on_token_refused()
         remedy = cause or _REMEDIES.get(said, "check base URL, client id and agent id")
-        self._leaving = f"the server refused agent {self._agent_id} ({said}): {remedy}"
+        self._leaving = f"the server refused agent {self._agent_id} ({sayable(said)}): {remedy}"
         self._failed(self._leaving)
 
     def _failed(self, why: str) -> None:

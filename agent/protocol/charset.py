@@ -80,8 +80,10 @@ def codec_for(label: str) -> str:
         raise UnknownCharset(
             f"the character set {name} cannot travel in MLLP, whose frames are made of single bytes",
             hint="let the sender write UTF-8 and name it UNICODE UTF-8",
+            loggable="the declared character set cannot travel in MLLP",
         )
-    raise UnknownCharset(f"the character set {name} is unknown")
+    # a sender whose segments run together has other fields where MSH-18 should be
+    raise UnknownCharset(f"the character set {name} is unknown", loggable="the declared character set is unknown")
 
 
 def codec_of(header: Header, channel_encoding: str | None) -> str:

@@ -19,6 +19,27 @@ from agent.errors import PeerError
 SHOWN_CHARACTERS = 80  # of an unknown type, told to whoever sent it: enough to recognise, no room for a body
 
 
+# What servers say about a request rather than about a message; recorded, and those of Medplum's own outcomes.
+_OWN_WORDS = frozenset(
+    (
+        "Agent.status is currently set to off", "Channel not found", "Conflict", "Expired", "Forbidden", "Gone",
+        "Invalid HL7 message", "Invalid access token", "Missing access token", "Missing agent ID", "Missing body",
+        "Missing channel", "Not connected", "Not found", "Timeout", "Too Many Requests", "Unauthorized",
+    )
+)  # fmt: skip
+
+
+def sayable(text: str) -> str:
+    """`text` if it is one of a server's own set phrases, else only how long it is.
+
+    Servers quote the message that they choke on, in errors and in close reasons: such words must not reach a log or a
+    status.
+    """
+    if not text or text in _OWN_WORDS:
+        return text
+    return f"{len(text)} characters that may hold patient data and are not shown"
+
+
 class BadFrame(PeerError):
     """A text that is no frame. `reason` may be sent back; `callback` is the sender's, if it can be read."""
 

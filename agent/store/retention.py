@@ -1,15 +1,18 @@
 """How long finished messages stay, and how their space goes back to the disk.
 
-Secret: the order in which history is let go: by age first (errors and what waits for a person much later), then by size, oldest
-first, processed before errored. In small commits, so that no sender waits behind a sweep.
+Secret: the order in which history is let go: by age first (errors and what waits for a person much later), then by
+size, oldest first, processed before errored. It is looked up in a thread, and let go in small commits with a breath
+between them, so that no sender waits behind a sweep.
 Promise: a message that is not finished is never deleted, whatever the limits say; ids are never used twice.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import apsw
@@ -19,9 +22,16 @@ from agent.store.row import State
 from agent.store.spool import Spool
 from agent.store.sqlite import fetch
 
-_CHUNK: Final = 200
+_LOOK: Final = 5_000  # rows looked up at a time
+_CHUNK: Final = 100  # rows let go in one commit
+_PAGES: Final = 128  # pages given back in one commit
+_BREATH_S: Final = 0.01
 _SPARE_PAGES: Final = 64  # left in the file for what comes next
 _DAY_MS: Final = 86_400_000
+_PROCESSED: Final = (int(State.PROCESSED),)
+_ERRORED: Final = (int(State.REJECTED), int(State.FAILED), int(State.HELD))
+
+_Found = list[tuple[int, int]]  # (id, state), oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,50 +56,67 @@ class Swept:
 async def sweep(spool: Spool, policy: RetentionPolicy) -> Swept:
     """Let go of what is older or more than the policy keeps."""
     now_ms = time.time_ns() // 1_000_000
+    limit_bytes = int(policy.max_mb * 1_048_576)
     deleted = 0
     try:
         for states, keep_days in ((_PROCESSED, policy.days), (_ERRORED, policy.errored_days)):
-            while found := _older(spool.shelf.connection, states, now_ms - int(keep_days * _DAY_MS)):
+            before_ms = now_ms - int(keep_days * _DAY_MS)
+            after_id = 0
+            while found := await spool.survey(partial(_older, states, before_ms, after_id)):
                 deleted += await _let_go(spool, found)
+                after_id = found[-1][0]
         for states in (_PROCESSED, _ERRORED):
-            while _used_bytes(spool.shelf.connection) > policy.max_mb * 1_048_576:
-                if not (found := _oldest(spool.shelf.connection, states)):
-                    break
+            after_id = 0
+            while found := await spool.survey(partial(_surplus, states, limit_bytes, after_id)):
                 deleted += await _let_go(spool, found)
-        while (pages := _free_pages(spool.shelf.connection)) > _SPARE_PAGES:
+                after_id = found[-1][0]
+        while (pages := await spool.survey(_free_pages)) > _SPARE_PAGES:
             await spool.perform(_give_back)
-            if _free_pages(spool.shelf.connection) >= pages:
+            if await spool.survey(_free_pages) >= pages:
                 break
-    except (apsw.Error, StoreError) as error:
+            await asyncio.sleep(_BREATH_S)
+    except StoreError as error:
         return Swept(time.time(), deleted, str(error))
     return Swept(time.time(), deleted)
 
 
-async def _let_go(spool: Spool, found: list[tuple[int, int]]) -> int:
-    await spool.perform(lambda connection: _delete(connection, [row_id for row_id, _ in found]))
-    for state, number in Counter(state for _, state in found).items():
-        spool.tally.deleted(State(state), number)
+async def _let_go(spool: Spool, found: _Found) -> int:
+    for start in range(0, len(found), _CHUNK):
+        chunk = found[start : start + _CHUNK]
+        await spool.perform(partial(_delete, [row_id for row_id, _ in chunk]))
+        for state, number in Counter(state for _, state in chunk).items():
+            spool.tally.deleted(State(state), number)
+        await asyncio.sleep(_BREATH_S)
     return len(found)
 
 
-_PROCESSED: Final = (int(State.PROCESSED),)
-_ERRORED: Final = (int(State.REJECTED), int(State.FAILED), int(State.HELD))
-
-
-def _older(reader: apsw.Connection, states: tuple[int, ...], before_ms: int) -> list[tuple[int, int]]:
-    """(id, state) of the oldest that were settled before."""
+def _older(states: tuple[int, ...], before_ms: int, after_id: int, reader: apsw.Connection) -> _Found:
+    """What was settled before."""
     marks = ",".join("?" * len(states))
-    sql = f"SELECT id, state FROM delivery WHERE state IN ({marks}) AND settled_ms < ? ORDER BY id LIMIT {_CHUNK}"
-    return [(row_id, state) for row_id, state in fetch(reader, sql, (*states, before_ms))]
+    sql = f"SELECT id, state FROM delivery WHERE id>? AND state IN ({marks}) AND settled_ms<? ORDER BY id LIMIT ?"
+    return [(row_id, state) for row_id, state in fetch(reader, sql, (after_id, *states, before_ms, _LOOK))]
 
 
-def _oldest(reader: apsw.Connection, states: tuple[int, ...]) -> list[tuple[int, int]]:
+def _surplus(states: tuple[int, ...], limit_bytes: int, after_id: int, reader: apsw.Connection) -> _Found:
+    """The oldest of these states, as many as make up for what the file holds beyond the limit, by the size of each."""
+    surplus = _used_bytes(reader) - limit_bytes
+    if surplus <= 0:
+        return []
     marks = ",".join("?" * len(states))
-    sql = f"SELECT id, state FROM delivery WHERE state IN ({marks}) ORDER BY id LIMIT {_CHUNK}"
-    return [(row_id, state) for row_id, state in fetch(reader, sql, states)]
+    sql = (
+        "SELECT d.id, d.state, length(m.body) + coalesce(length(d.answer), 0) FROM delivery d"
+        f" JOIN message m ON m.id=d.id WHERE d.id>? AND d.state IN ({marks}) ORDER BY d.id LIMIT ?"
+    )
+    found: _Found = []
+    for row_id, state, size in reader.execute(sql, (after_id, *states, _LOOK)):
+        found.append((row_id, state))
+        surplus -= size
+        if surplus <= 0:
+            break
+    return found
 
 
-def _delete(connection: apsw.Connection, ids: list[int]) -> None:
+def _delete(ids: list[int], connection: apsw.Connection) -> None:
     top = fetch(connection, "SELECT max(id) FROM message")[0][0] or 0
     connection.execute(
         "INSERT INTO meta VALUES('last_id', ?) ON CONFLICT(name) DO UPDATE SET value=max(value, excluded.value)", (top,)
@@ -100,7 +127,7 @@ def _delete(connection: apsw.Connection, ids: list[int]) -> None:
 
 
 def _give_back(connection: apsw.Connection) -> None:
-    connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
+    connection.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
 
 
 def _pragma(reader: apsw.Connection, name: str) -> int:

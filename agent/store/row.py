@@ -55,9 +55,9 @@ class Trouble(StrEnum):
 class Row:
     """One message: bytes as received, where they came from, and how far they got.
 
-    `received_ms`, `due_ms`, `settled_ms` are milliseconds since the epoch; `seq` is the MSH-13 number given to it or None.
-    `answer` is the acknowledgement for the sender, encoded and unframed, once there is one. The last group of slots lives in
-    memory only and belongs to `flow`.
+    `received_ms` and `due_ms` are milliseconds since the epoch; `seq` is the MSH-13 number given to it or None.
+    `answer` is the acknowledgement for the sender, encoded and unframed, once there is one. `lane` to `sent_at` live in
+    memory only and belong to `flow`; `durable` and `kept` belong to the spool.
     """
 
     __slots__ = (

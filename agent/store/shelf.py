@@ -1,26 +1,35 @@
 """Read what the spool holds, without ever waiting for who writes it.
 
 Secret: the second connection, and how a row is put together from its two tables.
-Promise: what is returned was committed; a read that the disk refuses raises SpoolTrouble.
+Promise: what is returned was committed; a read that the disk refuses raises SpoolTrouble. Every query finds its rows by
+an index: none looks at more than it returns, however long the backlog of the other channels.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import apsw
 
 from agent.store.row import AckState, Repeat, Row, State
 from agent.store.sqlite import connect_reader, fetch, trouble_of
 
-_ROW: Final = (
-    "SELECT m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.body, m.seq,"
-    " m.repeat, d.state, d.ack, d.attempts, d.ambiguous, d.due_ms, d.status, d.ack_code, d.reason, d.answer"
-    " FROM message m JOIN delivery d ON d.id = m.id "
+_MESSAGE: Final = (
+    "m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.body, m.seq, m.repeat"
 )
+_DELIVERY: Final = "d.state, d.ack, d.attempts, d.ambiguous, d.due_ms, d.status, d.ack_code, d.reason, d.answer"
+_ROW: Final = f"SELECT {_MESSAGE}, {_DELIVERY} FROM message m JOIN delivery d ON d.id = m.id "
+# the table itself, not its index: when a file is damaged either may be the sound one, and the table holds the truth
+_OPEN_RANGE: Final = (
+    f"SELECT {_MESSAGE}, {_DELIVERY} FROM delivery d NOT INDEXED CROSS JOIN message m ON m.id = d.id"
+    " WHERE d.id BETWEEN ? AND ? AND d.state < 10 ORDER BY d.id"
+)
+_ALONE: Final = f"SELECT {_MESSAGE}, 0, 0, 0, 0, 0, NULL, '', '', NULL FROM message m WHERE m.id=?"
+
+_T = TypeVar("_T")
 
 
 class Shelf:
@@ -31,7 +40,7 @@ class Shelf:
         try:
             self.connection = connect_reader(path, vfs=vfs)
         except apsw.Error as error:
-            raise trouble_of(error, path) from error
+            raise trouble_of(error, path, doing="read") from error
 
     def close(self) -> None:
         with contextlib.suppress(apsw.Error):
@@ -46,18 +55,17 @@ class Shelf:
     def newest(self, channel: str, control_id: bytes) -> Row | None:
         """The newest message of a channel with this MSH-10."""
         where = "WHERE m.channel=? AND m.control_id=? AND m.control_id<>x'' ORDER BY m.id DESC LIMIT 1"
-        return next(self._rows(where, (channel, control_id)), None)
+        return next(self._rows(_ROW + where, (channel, control_id)), None)
 
     def get(self, row_id: int) -> Row | None:
-        return next(self._rows("WHERE m.id=?", (row_id,)), None)
+        return next(self._rows(_ROW + "WHERE m.id=?", (row_id,)), None)
 
     def queued(self, channel: str, after_id: int, *, limit: int, limit_bytes: int) -> list[Row]:
         """The next rows of a channel that wait in the file, oldest first; at least one, if there is one."""
         rows: list[Row] = []
         total = 0
-        for row in self._rows(
-            "WHERE d.state=0 AND d.id>? AND m.channel=? ORDER BY d.id LIMIT ?", (after_id, channel, limit)
-        ):
+        where = "WHERE d.state<10 AND d.channel=? AND d.state=0 AND d.id>? ORDER BY d.id LIMIT ?"
+        for row in self._rows(_ROW + where, (channel, after_id, limit)):
             rows.append(row)
             total += row.size
             if total >= limit_bytes:
@@ -66,33 +74,40 @@ class Shelf:
 
     def interrupted(self, channel: str) -> list[Row]:
         """Rows of a channel that are INFLIGHT in the file, oldest first: after a start, the ambiguous ones."""
-        return list(self._rows("WHERE d.state=1 AND m.channel=? ORDER BY d.id", (channel,)))
+        return list(self._rows(_ROW + "WHERE d.state<10 AND d.channel=? AND d.state=1 ORDER BY d.id", (channel,)))
+
+    def open_range(self, low: int, high: int) -> Iterator[Row]:
+        """Undelivered messages with low <= id <= high, by way of the tables alone."""
+        return self._rows(_OPEN_RANGE, (low, high))
+
+    def alone(self, row_id: int) -> Row | None:
+        """A message as it came, whatever became of it."""
+        return next(self._rows(_ALONE, (row_id,)), None)
 
     def open_channels(self) -> list[str]:
         """Channels that have undelivered messages."""
-        sql = "SELECT DISTINCT m.channel FROM delivery d JOIN message m ON m.id=d.id WHERE d.state<10"
-        return [channel for (channel,) in self._fetch(sql)]
+        return [channel for (channel,) in self._fetch("SELECT DISTINCT channel FROM delivery WHERE state<10")]
 
-    def control_ids(self, after_id: int, up_to_id: int, limit: int) -> list[tuple[int, str, bytes]]:
-        """(id, channel, MSH-10) of the next messages."""
-        sql = "SELECT id, channel, control_id FROM message WHERE id>? AND id<=? ORDER BY id LIMIT ?"
-        return [
-            (row_id, channel, control_id)
-            for row_id, channel, control_id in self._fetch(sql, (after_id, up_to_id, limit))
-        ]
+    def control_ids(self, after: tuple[str, bytes], limit: int) -> list[tuple[str, bytes]]:
+        """The (channel, MSH-10) that come after this one, in order; a pair may come twice, an empty id never."""
+        sql = (
+            "SELECT channel, control_id FROM message WHERE control_id<>x'' AND (channel, control_id)>(?,?)"
+            " ORDER BY channel, control_id LIMIT ?"
+        )
+        return [(channel, control_id) for channel, control_id in self._fetch(sql, (*after, limit))]
 
     def _fetch(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
             return fetch(self.connection, sql, values)
-        except apsw.Error as error:
-            raise trouble_of(error, self._path) from error
+        except (apsw.Error, ValueError, TypeError) as error:
+            raise trouble_of(error, self._path, doing="read") from error
 
-    def _rows(self, where: str, values: tuple[Any, ...]) -> Iterator[Row]:
+    def _rows(self, sql: str, values: tuple[Any, ...]) -> Iterator[Row]:
         try:
-            for found in self.connection.execute(_ROW + where, values):
+            for found in self.connection.execute(sql, values):
                 yield _row_of(found)
-        except apsw.Error as error:
-            raise trouble_of(error, self._path) from error
+        except (apsw.Error, ValueError, TypeError) as error:
+            raise trouble_of(error, self._path, doing="read") from error
 
 
 def _row_of(values: tuple[Any, ...]) -> Row:
@@ -104,3 +119,12 @@ def _row_of(values: tuple[Any, ...]) -> Row:
     row.status, row.ack_code, row.reason, row.answer = values[15:]
     row.durable = True
     return row
+
+
+def survey(path: Path, vfs: str | None, read: Callable[[apsw.Connection], _T]) -> _T:
+    """Read by a connection that lives as long as the reading, so that it may be in any thread. Raises apsw.Error."""
+    reader = connect_reader(path, vfs=vfs)
+    try:
+        return read(reader)
+    finally:
+        reader.close()

@@ -1,12 +1,13 @@
-"""The one file that survives power loss, and what to do when the disk breaks it.
+"""The one file that survives power loss: how it is set up, and what its errors mean.
 
-Secret: SQLite. WAL with synchronous=FULL, so a COMMIT that returned is on the platter; the schema and its migrations; which
-SQLite error means which trouble; how a damaged file is set aside and what can be read out of it.
-Promise: `open_spool` gives a usable connection or a StoreError that says what to do; a damaged file is renamed, never deleted;
-a file written by a newer version is left alone.
+Secret: SQLite. WAL with synchronous=FULL, so a COMMIT that returned is on the platter; the schema and its migrations;
+which SQLite error means which trouble.
+Promise: `open_sound` gives a usable connection or an error that names the trouble; a file written by a newer version,
+or by another program, is left as it is.
 
-Two tables: `message` is evidence and never changes, `delivery` is the small, hot part. So finishing a message rewrites tens of
-bytes, not the page that holds its body.
+Two tables: `message` is evidence and never changes, `delivery` is the small, hot part. So finishing a message rewrites
+tens of bytes, not the page that holds its body. `delivery` repeats the channel, so that a channel's backlog is found
+without reading the messages of the others.
 """
 
 from __future__ import annotations
@@ -16,39 +17,52 @@ import errno
 import os
 import secrets
 import shutil
-import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 import apsw
 
 from agent.errors import StoreError
-from agent.store.row import State, Trouble
+from agent.store.row import Trouble
 
 SCHEMA_VERSION: Final = 1
+OPEN_WITHIN_MS: Final = 5_000  # another process may be checkpointing or closing the file
+WRITE_WITHIN_MS: Final = 100  # BEGIN runs on the loop: better troubled for a second than deaf for five
+
+_PAGE_BYTES: Final = 4096
+_LOG_PAGES: Final = 2_000  # in the log before they move into the file; fewer on a small disk
 
 _MIGRATIONS: Final[dict[int, str]] = {
     1: """
     CREATE TABLE message(
-        id INTEGER PRIMARY KEY, channel TEXT NOT NULL, remote TEXT NOT NULL, order_key BLOB NOT NULL, control_id BLOB NOT NULL,
-        message_type BLOB NOT NULL, received_ms INTEGER NOT NULL, seq INTEGER, repeat INTEGER NOT NULL, body BLOB NOT NULL);
+        id INTEGER PRIMARY KEY, channel TEXT NOT NULL, remote TEXT NOT NULL, order_key BLOB NOT NULL,
+        control_id BLOB NOT NULL, message_type BLOB NOT NULL, received_ms INTEGER NOT NULL, seq INTEGER,
+        repeat INTEGER NOT NULL, body BLOB NOT NULL);
     CREATE INDEX message_by_control ON message(channel, control_id) WHERE control_id <> x'';
     CREATE TABLE delivery(
-        id INTEGER PRIMARY KEY, state INTEGER NOT NULL, ack INTEGER NOT NULL, attempts INTEGER NOT NULL, ambiguous INTEGER NOT NULL,
-        due_ms INTEGER NOT NULL, settled_ms INTEGER, status INTEGER, ack_code TEXT NOT NULL, reason TEXT NOT NULL, answer BLOB);
-    CREATE INDEX delivery_open ON delivery(state, id) WHERE state < 10;
+        id INTEGER PRIMARY KEY, state INTEGER NOT NULL, ack INTEGER NOT NULL, attempts INTEGER NOT NULL,
+        ambiguous INTEGER NOT NULL, due_ms INTEGER NOT NULL, settled_ms INTEGER, status INTEGER,
+        ack_code TEXT NOT NULL, reason TEXT NOT NULL, answer BLOB, channel TEXT NOT NULL);
+    CREATE INDEX delivery_open ON delivery(channel, state, id) WHERE state < 10;
     CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     """,
 }
 
-_TROUBLE: Final[tuple[tuple[type[apsw.Error], Trouble], ...]] = (
+DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)  # SQLError: a table of ours is missing
+_TROUBLE: Final[tuple[tuple[type[apsw.Error] | tuple[type[apsw.Error], ...], Trouble], ...]] = (
     (apsw.FullError, Trouble.FULL),
     (apsw.ReadOnlyError, Trouble.READ_ONLY),
     (apsw.PermissionsError, Trouble.READ_ONLY),
-    (apsw.CorruptError, Trouble.DAMAGED),
-    (apsw.NotADBError, Trouble.DAMAGED),
+    (DAMAGE, Trouble.DAMAGED),
 )
+_ERRNO: Final = {
+    errno.ENOSPC: Trouble.FULL,
+    getattr(errno, "EDQUOT", errno.ENOSPC): Trouble.FULL,
+    errno.EROFS: Trouble.READ_ONLY,
+    errno.EACCES: Trouble.READ_ONLY,
+    errno.EPERM: Trouble.READ_ONLY,
+}
 
 
 class SpoolTrouble(StoreError):
@@ -63,13 +77,8 @@ class SpoolTooNew(StoreError):
     """A newer version wrote this file; this one must not touch it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """A damaged spool that was renamed: where it is now, and how many undelivered messages were read out of it."""
-
-    path: Path
-    rescued: int
-    complete: bool
+class NotASpool(StoreError):
+    """Another program's database lies where the spool should be; it is left as it is."""
 
 
 def remedy(trouble: Trouble, path: Path) -> str:
@@ -87,33 +96,50 @@ def remedy(trouble: Trouble, path: Path) -> str:
             assert_never(never)
 
 
-def trouble_of(error: apsw.Error | OSError, path: Path) -> SpoolTrouble:
-    """Name what the disk did, with the remedy."""
-    trouble = next((trouble for kind, trouble in _TROUBLE if isinstance(error, kind)), Trouble.UNAVAILABLE)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        trouble = Trouble.FULL
-    if isinstance(error, apsw.IOError) and "disk full" in str(error).lower():
-        trouble = Trouble.FULL
-    return SpoolTrouble(trouble, f"the spool cannot be written ({trouble}): {error}", hint=remedy(trouble, path))
+def trouble_of(
+    error: apsw.Error | OSError | ValueError | TypeError, path: Path, *, doing: str = "written"
+) -> SpoolTrouble:
+    """Name what the disk did, with the remedy. ValueError and TypeError: what was read is nothing that we wrote."""
+    words = str(error)
+    match error:
+        case ValueError() | TypeError():
+            trouble = Trouble.DAMAGED
+            words = "it holds values that make no sense"  # the error's own words may quote them
+        case OSError():
+            trouble = _ERRNO.get(error.errno or 0, Trouble.UNAVAILABLE)
+        case _:
+            trouble = next((trouble for kind, trouble in _TROUBLE if isinstance(error, kind)), Trouble.UNAVAILABLE)
+            if trouble is Trouble.UNAVAILABLE and path.parent.exists() and not os.access(path.parent, os.W_OK):
+                trouble = Trouble.READ_ONLY  # SQLite calls a write to a read-only mount an I/O error
+    return SpoolTrouble(trouble, f"the spool cannot be {doing} ({trouble}): {words}", hint=remedy(trouble, path))
 
 
-def connect(path: Path, *, vfs: str | None = None, cache_kib: int = 8_000) -> apsw.Connection:
-    """A writing connection, set up for durability. Raises apsw.Error."""
-    connection = apsw.Connection(str(path), vfs=vfs) if vfs else apsw.Connection(str(path))
+def connect(path: Path, *, vfs: str | None = None, create: bool = True) -> apsw.Connection:
+    """A writing connection, set up for durability. Raises apsw.Error, OSError, SpoolTooNew, NotASpool."""
+    flags = apsw.SQLITE_OPEN_READWRITE
+    if create:
+        flags |= apsw.SQLITE_OPEN_CREATE
+        with contextlib.suppress(FileExistsError):  # private from its first byte; WAL and shared memory inherit it
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
+    log_pages = max(_LOG_PAGES // 20, min(_LOG_PAGES, shutil.disk_usage(path.parent).total // 40 // _PAGE_BYTES))
     try:
+        connection.set_busy_timeout(OPEN_WITHIN_MS)
+        if not check_version(connection, path):  # the rest leaves its mark in a file: not in one that is not ours
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # lets retention give space back to the disk
         for pragma in (
-            "auto_vacuum=INCREMENTAL",  # lets retention give space back to the disk
             "journal_mode=WAL",
             "synchronous=FULL",
-            "wal_autocheckpoint=2000",
-            "journal_size_limit=16777216",
+            f"wal_autocheckpoint={log_pages}",
+            f"journal_size_limit={2 * log_pages * _PAGE_BYTES}",
             "cache_spill=OFF",  # nothing reaches the disk before COMMIT, so an INSERT never waits for it
             "temp_store=MEMORY",
-            f"cache_size=-{cache_kib}",
+            "cache_size=-8000",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-        connection.set_busy_timeout(100)
-    except apsw.Error:
+        if connection.pragma("journal_mode") != "wal":
+            raise apsw.CantOpenError("this disk does not support a write-ahead log; the spool needs a local disk")
+    except (apsw.Error, StoreError):
         connection.close()
         raise
     return connection
@@ -121,10 +147,13 @@ def connect(path: Path, *, vfs: str | None = None, cache_kib: int = 8_000) -> ap
 
 def connect_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     """A second connection that only reads; WAL lets it see every commit without waiting for the writer."""
-    flags = apsw.SQLITE_OPEN_READONLY
-    connection = apsw.Connection(str(path), flags=flags, vfs=vfs) if vfs else apsw.Connection(str(path), flags=flags)
-    connection.execute("PRAGMA cache_size=-2000").fetchall()
-    connection.set_busy_timeout(1_000)
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
+    try:
+        connection.set_busy_timeout(1_000)
+        connection.execute("PRAGMA cache_size=-2000").fetchall()
+    except apsw.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -133,15 +162,26 @@ def fetch(connection: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -
     return connection.execute(sql, values).fetchall()
 
 
-def migrate(connection: apsw.Connection, path: Path) -> None:
-    """Bring the schema forward, one version at a time, each in one transaction."""
+def check_version(connection: apsw.Connection, path: Path) -> int:
+    """The schema version of the file; 0 = empty. Raises SpoolTooNew and NotASpool."""
     found = int(connection.pragma("user_version"))
     if found > SCHEMA_VERSION:
         raise SpoolTooNew(
-            f"{path} was written by a newer version of the agent (spool schema {found}, this one knows {SCHEMA_VERSION})",
+            f"{path} was written by a newer version of the agent"
+            f" (spool schema {found}, this one knows {SCHEMA_VERSION})",
             hint="run that version again, or move the file away to start with an empty spool",
         )
-    for version in range(found + 1, SCHEMA_VERSION + 1):
+    if not found and fetch(connection, "SELECT 1 FROM sqlite_schema LIMIT 1"):
+        raise NotASpool(
+            f"{path} is a database of another program",
+            hint="name another folder with spool.dir, or move the file away",
+        )
+    return found
+
+
+def migrate(connection: apsw.Connection, path: Path) -> None:
+    """Bring the schema forward, one version at a time, each in one transaction."""
+    for version in range(check_version(connection, path) + 1, SCHEMA_VERSION + 1):
         with connection:
             connection.execute(_MIGRATIONS[version])
             if version == 1:
@@ -149,127 +189,60 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
             connection.pragma("user_version", version)
 
 
-def open_spool(path: Path, *, vfs: str | None = None) -> tuple[apsw.Connection, SetAside | None]:
-    """Open or create the spool file; a damaged one is set aside and what is undelivered in it is carried over.
-
-    Raises SpoolTrouble when the disk does not let us, SpoolTooNew when the file is from a newer version.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return _open_sound(path, vfs), None
-        except (apsw.CorruptError, apsw.NotADBError):
-            aside = _move_aside(path)
-            connection = _open_sound(path, vfs)
-            rescued, complete = _rescue(aside, connection)
-            return connection, SetAside(aside, rescued, complete)
-    except (apsw.Error, OSError) as error:
-        raise trouble_of(error, path) from error
-
-
-def _open_sound(path: Path, vfs: str | None) -> apsw.Connection:
-    connection = connect(path, vfs=vfs)
+def open_sound(path: Path, *, vfs: str | None = None, create: bool = True) -> apsw.Connection:
+    """A writing connection to a file of the current schema. Raises apsw.Error, OSError, SpoolTooNew, NotASpool."""
+    connection = connect(path, vfs=vfs, create=create)
     try:
         migrate(connection, path)
-        connection.execute("SELECT count(*) FROM delivery WHERE state < 10").fetchall()
-        connection.execute("SELECT max(id) FROM message").fetchall()
+        connection.set_busy_timeout(WRITE_WITHIN_MS)
     except BaseException:
         connection.close()
         raise
-    os.chmod(path, 0o600)
+    with contextlib.suppress(OSError):  # a file that came from elsewhere, say out of a backup
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
     return connection
 
 
-def _move_aside(path: Path) -> Path:
-    stem = f"{path.stem}.damaged"
-    number = 1
-    while (aside := path.with_name(f"{stem}-{number}{path.suffix}")).exists():
-        number += 1
-    for suffix in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.replace(aside.with_name(aside.name + suffix))
-    return aside
+def size_bytes(path: Path) -> int:
+    """What a spool takes of the disk, its log included."""
+    total = 0
+    for suffix in ("", "-wal"):
+        with contextlib.suppress(OSError):
+            total += path.with_name(path.name + suffix).stat().st_size
+    return total
 
 
-def _rescue(damaged: Path, into: apsw.Connection) -> tuple[int, bool]:
-    """Copy every undelivered message that can still be read, oldest first; (how many, whether nothing stopped us)."""
-    rescued, complete = 0, True
-    try:
-        source = apsw.Connection(str(damaged), flags=apsw.SQLITE_OPEN_READONLY)
-    except apsw.Error:
-        return 0, False
-    try:
-        for low, high in _id_ranges(source):
-            try:
-                rows = fetch(
-                    source,
-                    "SELECT m.*, d.* FROM message m JOIN delivery d ON d.id = m.id WHERE m.id BETWEEN ? AND ? AND d.state < ?",
-                    (low, high, int(State.PROCESSED)),
-                )
-            except apsw.Error:
-                complete = False
-                continue
-            with into:
-                for row in rows:
-                    into.execute(f"INSERT OR IGNORE INTO message VALUES({','.join('?' * 10)})", row[:10])
-                    into.execute(f"INSERT OR IGNORE INTO delivery VALUES({','.join('?' * 11)})", row[10:])
-                    rescued += 1
-        meta = fetch(source, "SELECT name, value FROM meta")
-        with into:
-            into.executemany("INSERT OR REPLACE INTO meta VALUES(?, ?)", meta)
-    except apsw.Error:
-        complete = False
-    finally:
-        source.close()
-    return rescued, complete
+class DiskUsage(Protocol):
+    """As `shutil.disk_usage` returns it, in bytes."""
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def free(self) -> int: ...
 
 
-def _id_ranges(source: apsw.Connection) -> list[tuple[int, int]]:
-    """Small id ranges, so that one unreadable page costs few messages."""
-    lowest, highest = fetch(source, "SELECT min(id), max(id) FROM delivery")[0]
-    if lowest is None:
-        return []
-    return [(low, min(low + 15, highest)) for low in range(lowest, highest + 1, 16)]
-
-
-def probe(connection: apsw.Connection, path: Path) -> None:
-    """One small commit, to see whether the disk takes it. Raises SpoolTrouble."""
-    try:
-        with connection:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES('probed', ?)", (time.time_ns() // 1_000_000,))
-    except apsw.Error as error:
-        raise trouble_of(error, path) from error
-
-
-def spoil(path: Path) -> None:
-    """Make the next `open_spool` set this file aside, if SQLite really finds it damaged."""
-    try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        try:
-            sound = fetch(connection, "PRAGMA quick_check(1)") == [("ok",)]
-        finally:
-            connection.close()
-    except apsw.Error:
-        sound = False
-    if not sound:
-        with contextlib.suppress(OSError), path.open("r+b") as file:
-            file.write(b"this spool is damaged and was set aside\n")
-
-
-def low_on_space(path: Path, min_free_bytes: int, *, already: bool) -> SpoolTrouble | None:
+def low_on_space(
+    path: Path,
+    min_free_bytes: int,
+    *,
+    already: bool,
+    usage: Callable[[Path], DiskUsage] = shutil.disk_usage,
+) -> SpoolTrouble | None:
     """Trouble before the disk is full, so that what was accepted can still be delivered and recorded.
 
-    The reserve is `min_free_bytes`, or a tenth of a small disk. `already` low: it takes a little more to be well again.
+    The reserve is `min_free_bytes`, or a tenth of a small disk; and as much as the log holds, which may have to move
+    into the file. `already` low: it takes a little more to be well again.
     """
     try:
-        disk = shutil.disk_usage(path.parent)
+        disk = usage(path.parent)
+        log_bytes = size_bytes(path) - path.stat().st_size
     except OSError:
         return None  # the next commit will say what is wrong
     reserve = min(min_free_bytes, disk.total // 10)
-    if disk.free >= (reserve * 5 // 4 if already else reserve):
+    if disk.free >= (reserve * 5 // 4 if already else reserve) + (log_bytes if reserve else 0):
         return None
-    text = (
-        f"only {disk.free >> 20} MiB are free on the disk of the spool; the last {reserve >> 20} MiB are for delivery"
-    )
+    kept_mib = (reserve + log_bytes) >> 20
+    text = f"only {disk.free >> 20} MiB are free on the disk of the spool; the last {kept_mib} MiB are for delivery"
     return SpoolTrouble(Trouble.LOW, text, hint=remedy(Trouble.LOW, path))

@@ -1,44 +1,57 @@
 """How many messages are in which state, known at any time without asking the disk.
 
-Secret: counting by the difference. What was there at the start is counted once, in a thread, from a snapshot taken before the
-first commit.
-Promise: after `base` has been counted, the numbers equal what a SELECT would find after the last commit.
+Secret: counting by the difference. What is undelivered is counted at the start, by an index; what is finished is
+counted once, in a thread, from a snapshot taken before the first commit.
+Promise: after `include`, the numbers equal what a SELECT would find after the last commit.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
+
+import apsw
 
 from agent.store.row import Row, State
 from agent.store.sqlite import connect_reader, fetch
 
 
 class Tally:
-    """`by_state`: all messages. `open_of`: undelivered ones by channel."""
+    """`by_state`: all messages. `open_of`: undelivered ones by channel. Raises apsw.Error and ValueError."""
 
     def __init__(self, path: Path, vfs: str | None) -> None:
         self.by_state: Counter[State] = Counter()
         self.open_of: Counter[str] = Counter()
         self._snapshot = connect_reader(path, vfs=vfs)
-        self._snapshot.execute("BEGIN")
-        for channel, state, number in fetch(
-            self._snapshot,
-            "SELECT m.channel, d.state, count(*) FROM delivery d JOIN message m ON m.id=d.id WHERE d.state<10 GROUP BY 1, 2",
-        ):
-            self.open_of[channel] += number
-            self.by_state[State(state)] += number
+        try:
+            self._snapshot.execute("BEGIN")
+            for channel, state, number in fetch(
+                self._snapshot, "SELECT channel, state, count(*) FROM delivery WHERE state<10 GROUP BY 1, 2"
+            ):
+                self.open_of[channel] += number
+                self.by_state[State(state)] += number
+        except (apsw.Error, ValueError):
+            self._snapshot.close()
+            raise
 
     def count_finished(self) -> Counter[State]:
-        """What was finished before this process began. Runs in a thread; ends the snapshot."""
+        """What was finished before this process began. For a thread; ends the snapshot."""
         try:
             found = fetch(self._snapshot, "SELECT state, count(*) FROM delivery WHERE state>=10 GROUP BY 1")
         finally:
             self._snapshot.close()
         return Counter({State(state): number for state, number in found})
 
+    def include(self, finished: Counter[State]) -> None:
+        """Add what `count_finished` found."""
+        self.by_state.update(finished)  # not +=, which would drop what a sweep has already brought below zero
+
     def close(self) -> None:
-        self._snapshot.close()
+        """End the snapshot, and a count that is still going on."""
+        with contextlib.suppress(apsw.Error):
+            self._snapshot.interrupt()
+            self._snapshot.close()
 
     def stored(self, rows: list[Row], states: list[State]) -> None:
         for row, state in zip(rows, states, strict=True):

@@ -32,6 +32,7 @@ from agent.protocol.envelope import (
     TransmitRequest,
     TransmitResponse,
     encode,
+    sayable,
 )
 
 AGENT = "0c74a273-d090-42d4-84bc-7f2429bc7716"
@@ -600,7 +601,7 @@ async def test_a_refusal_says_which_value_is_wrong_and_is_tried_again_slowly(sai
                 await opened.send(json.dumps({"type": "agent:error", "body": said}))
                 lost = await daemon.loses()
                 assert names in lost.reason
-                assert said in uplink.last_error
+                assert sayable(said) in uplink.last_error
             opened = await server.socket()
 
         slow = [seconds for seconds in asked if seconds > 20]

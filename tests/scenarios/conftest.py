@@ -1,83 +1,14 @@
-"""The ward: where agents, servers and devices of a scenario come from, and who clears up after them."""
+"""Every scenario gets a ward of its own."""
 
 from __future__ import annotations
 
-import itertools
-import random
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ward_agents import AgentProcess, FarEnd
-from ward_devices import Device
-from ward_servers import ScriptedServer
-
-from agent.hub import Hub
-
-# Below the range that the system takes outgoing ports from: a port stays free while its agent restarts.
-_PORTS = itertools.count(random.Random().randrange(12_000, 28_000))
-
-
-def free_port() -> int:
-    for port in _PORTS:
-        with socket.socket() as candidate:
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                candidate.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
-
-
-class Ward:
-    """Opens what a scenario needs; everything is closed when it is over, and no agent may have crashed."""
-
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
-        self.folder = folder
-        self.port = free_port  # a port that nobody uses
-        self._stack = stack
-        self.agents: list[AgentProcess] = []
-
-    async def server(self) -> ScriptedServer:
-        """A server that listens and accepts every message until it is told otherwise."""
-        server = ScriptedServer(free_port())
-        await server.come()
-        self._stack.push_async_callback(server.go)
-        return server
-
-    async def hub(self, **channels: str) -> Hub:
-        """The embedded server with one agent that has these channels (name → address), all answered AA."""
-        hub = await self._stack.enter_async_context(Hub.open(self.folder / "hub", ("127.0.0.1", 0)))
-        await hub.put_agent("ward", channels, agent_id=hub.agent_id)
-        return hub
-
-    def agent(self, far_end: FarEnd, *, folder: Path | None = None, **environment: str) -> AgentProcess:
-        """An agent that is not started yet; its settings beyond the four values as environment variables."""
-        agent = AgentProcess(folder or self.folder / f"agent-{len(self.agents)}", far_end, environment)
-        self.agents.append(agent)
-        self._stack.push_async_callback(agent.leave)
-        return agent
-
-    async def running_agent(self, far_end: FarEnd, **environment: str) -> AgentProcess:
-        agent = self.agent(far_end, **environment)
-        await agent.start()
-        return agent
-
-    async def device(self, port: int, **how: Any) -> Device:
-        device = await Device.connect(port, **how)
-        self._stack.push_async_callback(device.hang_up)
-        return device
-
-    def assert_no_agent_crashed(self) -> None:
-        """Expected trouble is never a traceback."""
-        for agent in self.agents:
-            assert "Traceback" not in agent.complaints(), agent.complaints()
-            assert "daemon.crashed" not in agent.main_log(), agent.main_log()
+from ward_building import Ward
 
 
 @pytest.fixture

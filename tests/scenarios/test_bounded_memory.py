@@ -1,4 +1,4 @@
-"""Promise 10: a flood against a server that does not keep up costs disk, not memory, and then arrives in order, once."""
+"""Promise 10: a flood against a server that does not keep up costs disk, not memory; then it arrives in order, once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from conftest import Ward
 from ward_agents import AgentProcess
+from ward_building import Ward
 from ward_devices import Device
 from ward_messages import adt
 from ward_servers import Asked, Link, ScriptedServer
@@ -75,10 +75,9 @@ async def not_reading(server: ScriptedServer) -> Link:
 @pytest.mark.parametrize(
     ("deaf", "number", "size_bytes", "key"),
     [
-        pytest.param(False, 100, 64 * 1024, "", id="no answers"),
-        pytest.param(True, 100, 64 * 1024, "", id="not even reading"),
-        pytest.param(False, 100, 64 * 1024, "MSH-10", id="no answers, as many in flight as may be"),
-        pytest.param(True, 100, 64 * 1024, "MSH-10", id="not even reading, as many in flight as may be"),
+        pytest.param(False, 160, 64 * 1024, "", id="no answers"),
+        pytest.param(False, 160, 64 * 1024, "MSH-10", id="no answers, as many in flight as may be"),
+        pytest.param(True, 160, 64 * 1024, "MSH-10", id="not even reading, as many in flight as may be"),
         pytest.param(False, 600, 2_000, "", id="small messages"),
     ],
 )

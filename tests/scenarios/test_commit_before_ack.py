@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
-from conftest import Ward
+from ward_building import Ward
 from ward_devices import Device
-from ward_disks import StallingDisk, stalling_disk
+from ward_disks import SickDisk, sick_disk
 from ward_messages import Heard, adt
 from ward_resident import resident_agent
 from ward_servers import ScriptedServer
@@ -22,22 +22,31 @@ MODES = pytest.mark.parametrize(
     ],
 )
 DEADLINE_S = 1
+QUIET_S = 0.2  # outcomes are committed within 50 ms
 
 
 @pytest.fixture
-def disk() -> Iterator[StallingDisk]:
-    with stalling_disk() as disk:
+def disk() -> Iterator[SickDisk]:
+    with sick_disk() as disk:
         yield disk
 
 
 @pytest.fixture
-async def server(ward: Ward) -> AsyncIterator[ScriptedServer]:
+async def server(ward: Ward) -> ScriptedServer:
     return await ward.server()
 
 
-async def stalled(disk: StallingDisk) -> None:
+async def stalled(disk: SickDisk) -> None:
     """Until an fsync is held up."""
     assert await asyncio.to_thread(disk.wait_for_stalled)
+
+
+async def quiet(disk: SickDisk) -> None:
+    """Until outcomes of earlier messages are on the disk too, so that the next fsync is the next message's."""
+    before = -1
+    while before != disk.syncs:
+        before = disk.syncs
+        await asyncio.sleep(QUIET_S)
 
 
 async def silent(device: Device, *, for_s: float) -> None:
@@ -52,16 +61,17 @@ def codes(heard: list[Heard], control_id: str) -> list[str]:
 
 @MODES
 async def test_the_yes_comes_when_the_disk_has_it_and_not_before(
-    ward: Ward, disk: StallingDisk, server: ScriptedServer, enhanced: str, yes: str, no: str, later: list[str]
+    ward: Ward, disk: SickDisk, server: ScriptedServer, enhanced: str, yes: str, no: str, later: list[str]
 ) -> None:
     # given an agent on a disk that does not finish an fsync
     port = ward.port()
     server.channel("adt", port, enhanced=enhanced, ackTimeoutSecs=20)
-    async with resident_agent(server, ward.folder / "resident"):
+    async with resident_agent(server, ward.folder):
         device = await ward.device(port)
         assert (await device.ask(adt("A-1"))).code == yes
         for code in later:
             assert (await device.hear()).code == code
+        await quiet(disk)
         disk.stall()
 
         # when a message comes
@@ -86,16 +96,17 @@ async def test_the_yes_comes_when_the_disk_has_it_and_not_before(
 
 @MODES
 async def test_at_the_deadline_a_stalled_disk_means_no_and_a_repetition_gets_the_yes(
-    ward: Ward, disk: StallingDisk, server: ScriptedServer, enhanced: str, yes: str, no: str, later: list[str]
+    ward: Ward, disk: SickDisk, server: ScriptedServer, enhanced: str, yes: str, no: str, later: list[str]
 ) -> None:
     # given an agent on a disk that does not finish an fsync, and a sender of little patience
     port = ward.port()
     server.channel("adt", port, enhanced=enhanced, ackTimeoutSecs=DEADLINE_S)
-    async with resident_agent(server, ward.folder / "resident"):
+    async with resident_agent(server, ward.folder):
         device = await ward.device(port)
         assert (await device.ask(adt("A-1"))).code == yes
         for code in later:
             assert (await device.hear()).code == code
+        await quiet(disk)
         disk.stall()
 
         # when a message comes and the deadline passes
@@ -123,14 +134,15 @@ async def test_at_the_deadline_a_stalled_disk_means_no_and_a_repetition_gets_the
 
 
 async def test_many_senders_share_the_fsync_that_they_wait_for(
-    ward: Ward, disk: StallingDisk, server: ScriptedServer
+    ward: Ward, disk: SickDisk, server: ScriptedServer
 ) -> None:
     # given a disk that is slow in the middle of an fsync
     port = ward.port()
     server.channel("adt", port, enhanced="aa", ackTimeoutSecs=20)
-    async with resident_agent(server, ward.folder / "resident"):
+    async with resident_agent(server, ward.folder):
         devices = [await ward.device(port) for _ in range(20)]
         assert (await devices[0].ask(adt("first"))).code == "AA"
+        await quiet(disk)
         disk.stall()
         await devices[0].send(adt("A-0"))
         await stalled(disk)
@@ -138,7 +150,8 @@ async def test_many_senders_share_the_fsync_that_they_wait_for(
         # when everybody sends meanwhile, and the disk goes on
         for number, device in enumerate(devices[1:], 1):
             await device.send(adt(f"A-{number}"))
-        await silent(devices[-1], for_s=0.3)
+        await silent(devices[0], for_s=0.3)
+        await silent(devices[-1], for_s=0.1)
         before = disk.syncs
         disk.resume()
         heard = [str(await device.hear()) for device in devices]

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from conftest import Ward
+from ward_building import Ward
 from ward_devices import Device
 from ward_messages import REFERENCE, Heard, ack_text, adt
 from ward_servers import Asked, ScriptedServer
 
-PATIENT, HASTY = 20, 1  # seconds of a channel's ACK deadline
+PATIENT, HASTY = 20.0, 0.5  # seconds of a channel's ACK deadline
 Act = Callable[[Asked], Awaitable[None]]
 OUTCOME = {
     "resourceType": "OperationOutcome",
@@ -33,7 +33,7 @@ OUTCOME = {
 class Case:
     """What the server does, and the code that the sender hears about it.
 
-    `verdict`: the code of the answer, None if the server never comes to one. `ours`: the agent says it in its own words.
+    `verdict`: the code of the answer, None if the server never comes to one. `ours`: in the agent's own words.
     `says`: what stands in MSA-3. `always`: the server does it to every delivery. `deliveries`: how many there are.
     """
 
@@ -203,7 +203,7 @@ class Practice:
 
     ward: Ward
     server: ScriptedServer
-    ports: dict[tuple[str, int], int]
+    ports: dict[tuple[str, float], int]
     acts: dict[str, Case] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -228,11 +228,11 @@ async def practice(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pr
     async with AsyncExitStack() as stack:
         ward = Ward(Path(tmp_path_factory.mktemp("practice")), stack)
         server = await ward.server()
-        ports: dict[tuple[str, int], int] = {}
+        ports: dict[tuple[str, float], int] = {}
         for mode in ("false", "true"):
             for deadline_s in (PATIENT, HASTY):
                 port = ports[mode, deadline_s] = ward.port()
-                name = f"{'enhanced' if mode == 'true' else 'original'}-{deadline_s}"
+                name = f"{'enhanced' if mode == 'true' else 'original'}-{deadline_s:g}"
                 server.channel(name, port, enhanced=mode, ackTimeoutSecs=deadline_s, autoRetryBaseDelayMs=50)
         practice = Practice(ward, server, ports)
         server.script = practice.play

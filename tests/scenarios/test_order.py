@@ -7,7 +7,7 @@ import random
 from collections import defaultdict
 
 import pytest
-from conftest import Ward
+from ward_building import Ward
 from ward_messages import adt
 from ward_servers import Asked, ScriptedServer, accept
 
@@ -152,9 +152,7 @@ async def test_a_merge_waits_alone_while_the_server_refuses_it(ward: Ward) -> No
     # given a server that refuses a merge twice
     server = await ward.server()
     port = ward.port()
-    server.channel(
-        "adt", port, enhanced="aa", logicalChannelKey="PID-3.1", maxWorkers=8, autoRetryBaseDelayMs=50
-    )
+    server.channel("adt", port, enhanced="aa", logicalChannelKey="PID-3.1", maxWorkers=8, autoRetryBaseDelayMs=50)
 
     async def unwilling(asked: Asked) -> None:
         if asked.control_id == "P1-merge" and asked.attempt < 3:
@@ -181,9 +179,7 @@ async def test_a_key_that_waits_for_its_next_try_delays_no_other_key(ward: Ward)
     # given a server that refuses one patient's messages, and long pauses between tries
     server = await ward.server()
     port = ward.port()
-    server.channel(
-        "adt", port, enhanced="aa", logicalChannelKey="PID-3.1", maxWorkers=2, autoRetryBaseDelayMs=60_000
-    )
+    server.channel("adt", port, enhanced="aa", logicalChannelKey="PID-3.1", maxWorkers=2, autoRetryBaseDelayMs=60_000)
 
     async def refuses_one(asked: Asked) -> None:
         if asked.control_id == "P1-1":
@@ -216,7 +212,7 @@ async def test_with_a_single_worker_the_channel_is_one_queue(ward: Ward) -> None
 
     # when several senders send at once
     devices = [await ward.device(port, source=f"127.0.0.{40 + number}") for number in range(5)]
-    order = []
+    order: list[str] = []
     for number in range(20):
         for device in devices:
             control_id = f"D-{len(order):03d}"

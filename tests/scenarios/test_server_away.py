@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import Ward
+from ward_building import Ward
 from ward_messages import ack_text, adt
 from ward_servers import Asked, ScriptedServer, accept, silence
 

@@ -129,8 +129,13 @@ class AgentProcess:
             env=self._environment,
             stdout=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(WITHIN_S):
-            output, _ = await process.communicate()
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         assert process.returncode is not None
         return process.returncode, output.decode()
 
@@ -149,11 +154,12 @@ class AgentProcess:
         status: dict[str, Any] = {}
         try:
             async with asyncio.timeout(within_s):
-                while not true(status := await self.status()):
-                    await asyncio.sleep(0.1)
+                while True:
+                    if true(status := await self.status()):
+                        return status
+                    await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(f"it never came to be; the last status: {status}") from None
-        return status
 
     def main_log(self) -> str:
         return "".join(path.read_text() for path in sorted((self.data_dir / "logs").glob("*-main-*")))

@@ -33,7 +33,7 @@ class Device:
                     reader, writer = await asyncio.open_connection(
                         "127.0.0.1", port, local_addr=(source, 0), limit=32 << 20
                     )
-                except ConnectionRefusedError:
+                except (ConnectionRefusedError, ConnectionResetError):  # not there yet, or just leaving
                     await asyncio.sleep(_KNOCK_EVERY_S)
                 else:
                     return cls(reader, writer)
@@ -53,8 +53,8 @@ class Device:
             try:
                 frame = await self._reader.readuntil(b"\x1c\r")
             except asyncio.IncompleteReadError as cut:
-                assert not cut.partial, "half an answer before the end of the connection"
-                raise ConnectionResetError("the agent ended the connection") from cut
+                after = " in the middle of an answer" if cut.partial else ""
+                raise ConnectionResetError(f"the agent ended the connection{after}") from cut
         assert frame[:1] == b"\x0b", f"bytes between two answers: {frame[:20]!r}"
         heard = Heard.read(frame[1:-2])
         self.heard.append(heard)
@@ -93,6 +93,8 @@ async def refused(port: int) -> bool:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was about to go
+        return False
     writer.transport.abort()
     return False
 
@@ -101,15 +103,14 @@ async def refused(port: int) -> bool:
 class Station:
     """A sender that never gives up: numbered messages, one at a time, each repeated until it is accepted.
 
-    `accepted`: control ids with a positive answer, in that order. `sent`: how often each was written.
+    `accepted`: control ids with a positive answer, in that order; each sets `progress`.
     """
 
     name: str
     port: int
     source: str
+    progress: asyncio.Event
     accepted: list[str] = field(default_factory=list)
-    sent: dict[str, int] = field(default_factory=dict)
-    refusals: int = 0
 
     async def work(self, enough: asyncio.Event) -> None:
         """Until `enough` is set and the last message is accepted."""
@@ -123,7 +124,6 @@ class Station:
                     try:
                         if device is None:
                             device = await Device.connect(self.port, source=self.source, within_s=30)
-                        self.sent[control_id] = self.sent.get(control_id, 0) + 1
                         await device.send(adt(control_id))
                         await self._hear_about(control_id, device)
                     except (ConnectionError, OSError):
@@ -141,6 +141,5 @@ class Station:
                 continue  # the application's later word about an earlier message
             if heard.code in ("AA", "CA"):
                 self.accepted.append(control_id)
-            else:
-                self.refusals += 1
+                self.progress.set()
             return

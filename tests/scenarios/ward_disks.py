@@ -1,4 +1,4 @@
-"""Disks that do not behave: one that stalls in fsync, and one that is small enough to be filled.
+"""Disks that do not behave: one that stalls or refuses to write, and one that is small enough to be filled.
 
 Secret: how a disk is made to fail on purpose (an SQLite VFS between the spool and the real file, a tmpfs of a few MiB).
 Promise: what the disk says is decided by the test; nothing but the spool's own files is touched.
@@ -18,20 +18,23 @@ import apsw
 GIVE_UP_S = 60.0
 
 
-class StallingDisk(apsw.VFS):
-    """A disk under every new SQLite connection of this process. While it stalls, fsync of the spool's files does not
-    return. `syncs`: how many did."""
+class SickDisk(apsw.VFS):
+    """A disk under every new SQLite connection of this process.
+
+    While it stalls, no fsync returns; `syncs` counts those that did. While it is `read_only`, no write succeeds.
+    """
 
     def __init__(self) -> None:
         self.syncs = 0
+        self.read_only = False
         self._flows = threading.Event()
         self._flows.set()
         self._waiting = threading.Semaphore(0)
         (self.usual, *_) = apsw.vfs_names()  # the default stands first
-        super().__init__("stalling", self.usual, makedefault=True)
+        super().__init__("sick", self.usual, makedefault=True)
 
-    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
-        return _StallingFile(self, name, flags)
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
+        return _SickFile(self, name, flags)
 
     def stall(self) -> None:
         """From now on no fsync returns."""
@@ -51,20 +54,25 @@ class StallingDisk(apsw.VFS):
         self.syncs += 1
 
 
-class _StallingFile(apsw.VFSFile):
-    def __init__(self, disk: StallingDisk, name: Any, flags: list[int]) -> None:
+class _SickFile(apsw.VFSFile):
+    def __init__(self, disk: SickDisk, name: Any, flags: list[int]) -> None:
         self._disk = disk
         super().__init__(disk.usual, name, flags)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
+    def xWrite(self, data: bytes, offset: int) -> None:
+        if self._disk.read_only:
+            raise apsw.ReadOnlyError("the disk was remounted read-only")
+        super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:
         self._disk.sync()
         super().xSync(flags)
 
 
 @contextlib.contextmanager
-def stalling_disk() -> Iterator[StallingDisk]:
+def sick_disk() -> Iterator[SickDisk]:
     """Between `with` and its end, SQLite in this process writes through the disk that is given."""
-    disk = StallingDisk()
+    disk = SickDisk()
     try:
         yield disk
     finally:
@@ -90,7 +98,7 @@ class SmallDisk:
         self._ballast.unlink()
 
     def remount(self, how: str) -> None:
-        """`ro` or `rw`."""
+        """`ro` or `rw`; the former only while nobody has a file open for writing."""
         subprocess.run(["mount", "-o", f"remount,{how}", str(self.path)], check=True)
 
 

@@ -28,7 +28,8 @@ def adt(control_id: str, *, key: str = PATIENT_NUMBER, trigger: str = "A01", siz
 
 def ack_text(control_id: str, code: str = "AA", text: str = "OK") -> str:
     """The acknowledgement of an application behind the server."""
-    return f"MSH|^~\\&|SERVER|HOSPITAL|ADT|WARD 7|20260131030001||ACK^A01^ACK|S{control_id}|P|2.5.1\rMSA|{code}|{control_id}|{text}"
+    header = f"MSH|^~\\&|SERVER|HOSPITAL|ADT|WARD 7|20260131030001||ACK^A01^ACK|S{control_id}|P|2.5.1"
+    return f"{header}\rMSA|{code}|{control_id}|{text}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,7 @@ STOP_WITHIN_S = 15.0
 
 @asynccontextmanager
 async def resident_agent(far_end: FarEnd, folder: Path) -> AsyncIterator[None]:
-    """The daemon while the block runs. It listens a moment later: connect with patience."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The daemon, with its data below an existing folder, while the block runs. It listens a moment later."""
     environment = environment_of(far_end, folder)
 
     def read() -> Settings:

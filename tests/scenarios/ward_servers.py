@@ -26,6 +26,7 @@ class Link:
 
     def __init__(self, socket: web.WebSocketResponse, request: web.Request) -> None:
         self.socket = socket
+        self.playing: set[asyncio.Task[None]] = set()
         self._request = request
 
     async def say(self, frame: Mapping[str, Any] | str) -> None:
@@ -108,7 +109,7 @@ class ScriptedServer:
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
-    def channel(self, name: str, port: int, **parameters: str | int) -> None:
+    def channel(self, name: str, port: int, **parameters: str | float) -> None:
         """A channel on loopback; the parameters stand in its address."""
         query = "&".join(f"{key}={value}" for key, value in parameters.items())
         self.endpoints[name] = {
@@ -203,6 +204,8 @@ class ScriptedServer:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
                     await self._take(link, json.loads(message.data), scripts)
+            for playing in link.playing:
+                playing.cancel()  # nobody is there to hear the rest
         return socket
 
     async def _take(self, link: Link, frame: dict[str, Any], scripts: asyncio.TaskGroup) -> None:
@@ -223,7 +226,9 @@ class ScriptedServer:
                     int(mark or 1),
                 )
                 self.heard.append(asked)
-                scripts.create_task(self._play(self.script, asked))
+                playing = scripts.create_task(self._play(self.script, asked))
+                link.playing.add(playing)
+                playing.add_done_callback(link.playing.discard)
             case _:
                 self.frames.append(frame)
         self._changed.set()

@@ -1,0 +1,22 @@
+"""Our agent says what the recorded agent said, but for the differences that we mean."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from golden_runs import AGENT_REPLAYS, Replayed
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an agent in the foreground is ended by SIGTERM here")
+
+
+@pytest.mark.parametrize("replayed", AGENT_REPLAYS)
+def test_the_agent_says_what_the_recorded_agent_said(
+    replayed: str, agent_replays: dict[str, Replayed]
+) -> None:
+    assert not agent_replays[replayed].mismatches, "\n".join(agent_replays[replayed].mismatches)
+
+
+def test_the_agent_reads_its_configuration_once_for_each_reason(agent_replays: dict[str, Replayed]) -> None:
+    again = {name: replayed.read_again for name, replayed in agent_replays.items() if replayed.read_again}
+    assert not again, f"read twice in {len(again)} of {len(agent_replays)} scenarios: {again}"

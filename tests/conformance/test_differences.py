@@ -1,0 +1,70 @@
+"""The table of intended differences is true: every entry changes a recording, and says so to whom it concerns."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+import pytest
+from differences import DIFFERENCES, Difference
+from golden_agent import lines_for_agent
+from golden_hub import lines_for_hub
+from golden_runs import AGENT_REPLAYS, HUB_REPLAYS
+from golden_transcript import FOLDER, Line, load
+
+REPLAYED = {
+    "agent": sorted({name.partition(" of ")[0] for name in AGENT_REPLAYS}),
+    "server": sorted(HUB_REPLAYS),
+}
+every_difference = pytest.mark.parametrize(
+    "difference", DIFFERENCES, ids=lambda difference: difference.says[:50]
+)
+
+
+def recording(party: str, scenario: str) -> list[Line]:
+    """What this party takes part in, rewritten by nobody yet."""
+    return lines_for_agent(load(scenario)) if party == "agent" else lines_for_hub(load(scenario))
+
+
+def changed(difference: Difference) -> list[str]:
+    """The scenarios that an entry changes, with the entries before it at work."""
+    found = []
+    for scenario in REPLAYED[difference.party]:
+        lines = recording(difference.party, scenario)
+        for earlier in DIFFERENCES[: DIFFERENCES.index(difference)]:
+            if earlier.applies_to(difference.party, scenario):
+                lines = earlier.edit(lines)
+        if difference.applies_to(difference.party, scenario) and difference.edit(lines) != lines:
+            found.append(scenario)
+    return found
+
+
+@every_difference
+def test_each_pattern_of_an_entry_names_a_recording_that_the_entry_changes(difference: Difference) -> None:
+    scenarios = changed(difference)
+    idle = [
+        pattern for pattern in difference.scenarios if not any(fnmatch(name, pattern) for name in scenarios)
+    ]
+    assert not idle, f"nothing changes in {idle}"
+
+
+@every_difference
+def test_an_entry_leaves_alone_what_devices_do(difference: Difference) -> None:
+    """A device does what it does, whoever answers it."""
+    for scenario in changed(difference):
+        before = recording(difference.party, scenario)
+        for kind in ("open", "frame", "bytes"):
+            theirs = [line for line in before if line.by == "device" and line.kind == kind]
+            after = [line for line in difference.edit(before) if line.by == "device" and line.kind == kind]
+            assert after == theirs
+
+
+@every_difference
+def test_the_reason_is_a_sentence(difference: Difference) -> None:
+    assert difference.because[0].isupper()
+    assert difference.because.endswith(".")
+    assert len(difference.because.split()) > 5
+
+
+def test_every_recording_is_replayed_for_somebody() -> None:
+    kept = {path.stem for path in FOLDER.glob("*.json")}
+    assert kept == {*REPLAYED["agent"], *REPLAYED["server"]}

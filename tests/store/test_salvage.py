@@ -1,0 +1,272 @@
+"""A damaged spool is set aside whole, and what can be read of it goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import apsw
+import pytest
+from store_disk import Told, conclude, message, on_disk, running, settled, store, until_durable
+
+from agent.store.row import State, Trouble
+from agent.store.salvage import finish_swap, open_spool, sound
+from agent.store.sqlite import SpoolTrouble, open_sound
+
+PAGE = 4096
+ROWS = 600
+
+
+@pytest.fixture
+async def filled(path: Path, told: Told) -> list[int]:
+    """Ids of undelivered messages in a closed spool of about 300 pages; as many others were delivered."""
+    waiting: list[int] = []
+    async with running(path, told) as spool:
+        for number in range(ROWS):
+            row = message(spool, seq=spool.next_sequence("adt"), body=b"MSH|^~\\&|" + b"x" * 900 + b"%d" % number)
+            spool.put(row)
+            if number % 2:
+                waiting.append(row.id)
+            else:
+                await until_durable(told, [row])
+                conclude(spool, row)
+        await told.until(lambda: len(told.durable) == ROWS)
+    return waiting
+
+
+def ruin(path: Path, *pages: int) -> None:
+    """Overwrite these pages (from 1) as a failing disk would."""
+    with path.open("r+b") as file:
+        for page in pages:
+            file.seek((page - 1) * PAGE)
+            file.write(b"\xa5" * PAGE)
+
+
+def root_of(path: Path, table: str) -> int:
+    connection = apsw.Connection(str(path))
+    try:
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name=?", (table,)).fetchall()
+        return int(str(page))
+    finally:
+        connection.close()
+
+
+def leaf_of(path: Path, table: str) -> int:
+    """Some page in the middle of a table, below its root."""
+    connection = apsw.Connection(str(path))
+    try:
+        found = connection.execute(
+            "SELECT pageno FROM dbstat WHERE name=? AND pagetype='leaf' ORDER BY pageno", (table,)
+        ).fetchall()
+        return int(str(found[len(found) // 2][0]))
+    finally:
+        connection.close()
+
+
+def open_waiting(path: Path) -> set[int]:
+    return {row_id for row_id, state in on_disk(path).items() if state < State.PROCESSED}
+
+
+def test_a_sound_file_stays_where_it_is(path: Path, filled: list[int]) -> None:
+    connection, aside = open_spool(path, suspect=True)
+    connection.close()
+    assert aside is None
+    assert open_waiting(path) == set(filled)
+    assert [p.name for p in path.parent.glob("*.db")] == ["spool.db"]
+
+
+def test_a_lost_page_costs_the_messages_on_it_and_no_other(path: Path, filled: list[int]) -> None:
+    ruin(path, leaf_of(path, "message"))
+    before = path.read_bytes()
+    connection, aside = open_spool(path, suspect=True)
+    connection.close()
+
+    assert aside is not None
+    assert aside.path.read_bytes() == before
+    assert not aside.complete
+    kept = open_waiting(path)
+    assert kept < set(filled)
+    assert len(filled) - len(kept) <= 4
+    assert aside.rescued == len(kept)
+
+
+def test_messages_whose_state_is_lost_are_held_for_a_person(path: Path, filled: list[int]) -> None:
+    ruin(path, leaf_of(path, "delivery"))
+    connection, aside = open_spool(path, suspect=True)
+    connection.close()
+
+    assert aside is not None
+    found = on_disk(path)
+    assert set(filled) <= found.keys()
+    held = [row_id for row_id, state in found.items() if state is State.HELD]
+    assert held
+    assert all(state in (State.QUEUED, State.HELD) for state in found.values())
+
+
+@pytest.mark.parametrize("index", ["delivery_open", "message_by_control"])
+def test_a_lost_index_costs_nothing(path: Path, filled: list[int], index: str) -> None:
+    ruin(path, root_of(path, index))
+    connection, aside = open_spool(path, suspect=True)
+    connection.close()
+    assert aside is not None
+    assert open_waiting(path) == set(filled)
+
+
+def test_a_lost_first_page_costs_nothing(path: Path, filled: list[int]) -> None:
+    ruin(path, 1)
+    connection, aside = open_spool(path)
+    connection.close()
+    assert aside is not None
+    assert (aside.rescued, aside.complete) == (len(filled), True)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["spool.damaged-1.db", "spool.db"]
+    assert open_waiting(path) == set(filled)
+
+
+def test_a_file_that_is_no_database_is_set_aside(path: Path) -> None:
+    path.write_bytes(b"this was never a spool" * 4000)
+    connection, aside = open_spool(path)
+    connection.close()
+    assert aside is not None
+    assert (aside.rescued, aside.complete) == (0, False)
+    assert aside.path.read_bytes().startswith(b"this was never")
+
+
+async def test_ids_sequences_and_the_instance_go_on_in_the_new_file(path: Path, told: Told, filled: list[int]) -> None:
+    async with running(path, told) as spool:
+        instance = spool.instance
+    ruin(path, leaf_of(path, "message"))
+    open_spool(path, suspect=True)[0].close()
+    async with running(path, Told()) as spool:
+        assert spool.instance == instance
+        assert spool.next_id() > ROWS
+        assert spool.next_sequence("adt") == ROWS
+
+
+def test_a_second_damaged_file_gets_a_name_of_its_own(path: Path) -> None:
+    for number in (1, 2):
+        path.write_bytes(b"rubbish" * 999)
+        connection, aside = open_spool(path)
+        connection.close()
+        assert aside is not None
+        assert aside.path.name == f"spool.damaged-{number}.db"
+
+
+async def test_damage_that_a_start_meets_is_set_aside_before_anything_is_accepted(
+    path: Path, told: Told, filled: list[int]
+) -> None:
+    ruin(path, root_of(path, "delivery_open"))
+    async with running(path, told) as spool:
+        assert spool.set_aside is not None
+        assert spool.trouble is None
+        assert spool.tally.open_of["adt"] == len(filled)
+
+
+async def test_damage_that_is_met_at_work_is_set_aside_and_work_goes_on(
+    path: Path, told: Told, filled: list[int]
+) -> None:
+    ruin(path, leaf_of(path, "message"))
+    async with running(path, told) as spool:
+        assert not told.health
+        page = spool.queued("adt", 0, limit=ROWS, limit_bytes=1 << 30)
+        assert page == []
+        assert spool.stuck
+        await told.until(lambda: told.health and told.health[-1] is None)
+
+        assert spool.set_aside is not None
+        page = spool.queued("adt", 0, limit=ROWS, limit_bytes=1 << 30)
+        assert len(page) == spool.set_aside.rescued
+        await store(spool, told, message(spool))
+        assert spool.tally.open_of["adt"] == len(page) + 1
+        for row in page:
+            conclude(spool, row)
+        await settled(spool)
+        assert spool.tally.open_of["adt"] == 1
+    assert [trouble and trouble.trouble for trouble in told.health] == [Trouble.DAMAGED, None]
+
+
+def _lose_the_newest(connection: apsw.Connection) -> None:
+    connection.execute("DELETE FROM delivery WHERE id>?", (ROWS,))
+    connection.execute("DELETE FROM message WHERE id>?", (ROWS,))
+
+
+async def test_memory_knows_better_than_the_damaged_file(path: Path, told: Told, filled: list[int]) -> None:
+    """Rows in memory reach the new file even where the page with them is lost."""
+    async with running(path, told) as spool:
+        with_id, without = message(spool, b"INMEM"), message(spool, b"", state=State.INFLIGHT)
+        await store(spool, told, with_id, without)
+        await spool.perform(_lose_the_newest)
+        ruin_live(path)
+        spool.queued("adt", 0, limit=ROWS, limit_bytes=1 << 30)
+        await told.until(lambda: told.health and told.health[-1] is None)
+
+        assert on_disk(path)[with_id.id] is State.QUEUED
+        conclude(spool, without)
+        await settled(spool)
+        assert on_disk(path)[without.id] is State.PROCESSED
+        assert spool.tally.open_of["adt"] == len(open_waiting(path))
+
+
+def ruin_live(path: Path) -> None:
+    """Ruin a page of an open spool, in the file and for every connection."""
+    leaf = leaf_of(path, "message")
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.close()
+    ruin(path, leaf)
+
+
+def test_a_stop_between_the_renames_is_completed_by_the_next_start(path: Path, filled: list[int]) -> None:
+    """The new file is there and says whom it has to rescue; the damaged one has moved, its log has not."""
+    fresh = path.with_name("spool.fresh.db")
+    connection = open_sound(fresh)
+    connection.execute("INSERT INTO meta VALUES('rescue', 'spool.damaged-1.db')")
+    connection.close()
+    path.replace(path.with_name("spool.damaged-1.db"))
+    path.with_name("spool.db-wal").write_bytes(b"the log of the damaged file")
+
+    connection, aside = open_spool(path)
+    connection.close()
+    assert aside is not None
+    assert open_waiting(path) == set(filled)
+    assert not fresh.exists()
+    assert path.with_name("spool.damaged-1.db-wal").read_bytes() == b"the log of the damaged file"
+
+
+def test_a_rescue_that_was_interrupted_goes_on_at_the_next_start(path: Path, filled: list[int]) -> None:
+    shutil.copy(path, path.with_name("spool.damaged-1.db"))
+    path.unlink()
+    connection = open_sound(path)
+    connection.execute("INSERT INTO meta VALUES('rescue', 'spool.damaged-1.db')")
+    connection.close()
+
+    connection, aside = open_spool(path)
+    connection.close()
+    assert aside is not None
+    assert (aside.rescued, aside.complete) == (len(filled), True)
+    connection, aside = open_spool(path)
+    connection.close()
+    assert aside is None
+
+
+def test_a_change_that_never_began_leaves_the_file_alone(path: Path, filled: list[int]) -> None:
+    open_sound(path.with_name("spool.fresh.db")).close()
+    finish_swap(path, None)
+    assert open_waiting(path) == set(filled)
+    assert not path.with_name("spool.fresh.db").exists()
+
+
+def test_values_that_make_no_sense_are_damage(path: Path, filled: list[int]) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute("UPDATE delivery SET ack=77 WHERE id=?", (filled[3],))
+    connection.close()
+    assert not sound(path, None)
+
+
+def test_a_file_that_is_only_locked_is_not_called_damaged(path: Path, filled: list[int]) -> None:
+    owner = apsw.Connection(str(path))
+    owner.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+    owner.execute("BEGIN IMMEDIATE")
+    with pytest.raises(SpoolTrouble) as caught:
+        sound(path, None)
+    owner.close()
+    assert caught.value.trouble is Trouble.UNAVAILABLE
