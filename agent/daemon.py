@@ -1,11 +1,11 @@
 """The composition root: the only place that knows everybody.
 
 Secret: which part is wired to which, and the order of start and stop.
-Promise: listeners are open from the last good configuration before the server is asked; a stop answers what was taken, within
-DRAIN_S; expected trouble never ends the process, an unexpected exception always does.
+Promise: listeners are open from the last good configuration before the server is asked; a stop answers what was taken,
+within DRAIN_S; expected trouble never ends the process, an unexpected exception always does.
 
-Start: lock → spool → control door → last good configuration → listeners → READY → server. Stop, in reverse: no new connections,
-the last frames answered, the link closed, everything settled on disk.
+Start: lock → spool → control door → last good configuration → listeners → READY → server. Stop, in reverse: no new
+connections, the last frames answered, the link closed, everything settled on disk.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ CROWDED_BYTES: Final = 32 << 20  # taken but not yet on the platter: beyond it s
 RETRY_CONFIG_S: Final = 10.0
 LONG_OUTAGE_S: Final = 60.0  # after it the configuration may have changed unheard
 FIRST_SWEEP_S: Final = 60.0
+REPEAT_S: Final = 60.0
+TOLD_AT_MOST: Final = 1_000
 OFF_TEXT: Final = "Agent.status is currently set to off"
 
 
@@ -92,6 +94,7 @@ class Daemon:
         self._restart_needed: Finding | None = None
         self._crash: BaseException | None = None
         self._told_aside: SetAside | None = None
+        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
         self._turn = asyncio.Lock()
         server = settings.server
         tls = client_context(server.ca_file)
@@ -150,6 +153,7 @@ class Daemon:
         """Until `stop`. Raises ConfigError or StoreError when it cannot start, and whatever nobody expected."""
         settings = self.settings
         settings.paths.prepare()
+        _allow_many_files()
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unexpected)
         events = SpoolEvents(
@@ -234,12 +238,33 @@ class Daemon:
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback raised what nobody expected: the process ends, its supervisor starts it again from the disk."""
         error = context.get("exception")
-        if isinstance(error, ConnectionError):
-            return  # a peer went away between two lines of asyncio's own
+        if isinstance(
+            error, OSError
+        ):  # of asyncio's own sockets: a peer that went away, or no descriptor to accept with
+            self._tell_once("loop.trouble", str(context.get("message")), error.strerror or type(error).__name__)
+            return
         self._crash = error if isinstance(error, BaseException) else RuntimeError(str(context.get("message")))
         self._stop.set()
 
+    def _tell_once(self, event: str, *what: str) -> None:
+        """Log what may come a thousand times a second once a minute, with how often it came."""
+        now = time.monotonic()
+        told_at, unsaid = self._told.get((event, *what), (-REPEAT_S, 0))
+        if now - told_at < REPEAT_S:
+            self._told[(event, *what)] = (told_at, unsaid + 1)
+            return
+        if len(self._told) > TOLD_AT_MOST:
+            self._told.clear()
+        self._told[(event, *what)] = (now, 0)
+        log.warning(event, reason=": ".join(what), repeated=unsaid)
+
     # ---- wiring: rows
+
+    def _refusal(self, channel: str, reference: str, reason: str) -> None:
+        if self.spool.trouble is not None:
+            self._tell_once("message.refused", channel, reason)  # not a line a message, on the disk that is full
+        else:
+            log.warning("message.refused", channel=channel, ref=reference, reason=reason)
 
     def _make_intake(self, lane: Lane) -> Intake:
         return Intake(
@@ -249,9 +274,7 @@ class Daemon:
             answers=self._answers,
             limits=FrameLimits(self.settings.server.max_frame_bytes),
             now_ms=_now_ms,
-            on_refusal=lambda channel, reference, reason: log.warning(
-                "message.refused", channel=channel, ref=reference, reason=reason
-            ),
+            on_refusal=self._refusal,
             content_log=_log_content if self.settings.log.channel is not None else None,
         )
 
@@ -492,6 +515,16 @@ class Daemon:
             await asyncio.sleep(every_s or RETRY_CONFIG_S)
             if every_s:
                 log.info("agent.stats", stats=wire_stats(self.vitals.report()))
+
+
+def _allow_many_files() -> None:
+    """Each connection is a file: take as many as the system lets us without asking."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _log_content(event: str, row: Row, content: bytes) -> None:

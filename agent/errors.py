@@ -1,7 +1,8 @@
 """What can go wrong, named by whose move it is.
 
 Secret: which party must act on a failure. A caller never looks at a message text to decide; it looks at the family.
-Promise: every error says in one sentence what happened (`str(error)`) and, where a person can help, what to do (`hint`).
+Promise: every error says in one sentence what happened (`str(error)`) and, where a person can help, what to do
+(`hint`).
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Severity(StrEnum):
 class Finding:
     """One thing that a person should know, with what to do about it.
 
-    `code` is stable and dotted (`spool.full`, `channel.port-taken`, `settings.unknown-key`); `where` names the channel, the
-    key or the file; `text` says what is so; `remedy` says what to do. No patient data in any of them.
+    `code` is stable and dotted (`spool.full`, `channel.port-taken`, `settings.unknown-key`); `where` names the channel,
+    the key or the file; `text` says what is so; `remedy` says what to do. No patient data in any of them.
     """
 
     code: str

@@ -8,15 +8,17 @@ and what was said is written into the row.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final, assert_never
 
 from agent.flow.replies import Replies
 from agent.flow.verdict import Accepted, Refused
 from agent.flow.voice import Voice, header_of
-from agent.protocol.hl7 import normalize, read_ack
+from agent.protocol.hl7 import Header, NotHl7, normalize, read_ack
 from agent.spec import AckMode, AppAck, ChannelSpec
 from agent.store.row import AckState, Row
 
+_PASSED_ON: Final = 4_096
 _POSITIVE: Final = ("AA", "CA")
 NO_ACK_OF_ITS_OWN: Final = "Accepted by the server without an acknowledgement of its own"
 
@@ -27,6 +29,7 @@ class Answers:
     def __init__(self, replies: Replies, voice: Voice) -> None:
         self.replies = replies
         self.voice = voice
+        self._passed_on: dict[bytes, None] = {}  # MSH-10 of the server's answers that enhanced senders heard lately
 
     def codec(self, row: Row) -> str:
         """The Python codec that the sender of `row` speaks."""
@@ -38,19 +41,34 @@ class Answers:
         # whoever still waits asked for this answer, also if the channel's mode has changed meanwhile
         if not self.replies.answer(row, row.answer):
             spec: ChannelSpec | None = row.lane.spec
-            if spec is not None and spec.ack_mode is not AckMode.ORIGINAL and not _forwarded(row, spec, code):
+            if spec is not None and spec.ack_mode is not AckMode.ORIGINAL and not _forwarded(spec, code):
                 row.ack = AckState.NOT_OWED
                 self.replies.no_later_word(row)
                 return
             if spec is None or spec.ack_mode is AckMode.ORIGINAL or not self.replies.tell(row, row.answer):
                 row.ack = AckState.UNDELIVERED
                 return
+            self._remember(row.answer)
         row.ack = AckState.DELIVERED
         row.ack_code = code
         if code in _POSITIVE:
             row.lane.metrics.acknowledged += 1
         else:
             row.lane.metrics.rejected += 1
+
+    def concern(self, message: bytes) -> bool:
+        """Whether an ACK message of an enhanced sender acknowledges what we told it. Answering that would go on for
+        ever; a commit acknowledgement is never acknowledged at all (HL7 v2.5.1 §2.9.3)."""
+        ack = read_ack(message)
+        return ack is not None and (
+            ack.code.startswith("C") or self.voice.is_ours(ack.control_id) or ack.control_id in self._passed_on
+        )
+
+    def _remember(self, answer: bytes) -> None:
+        with contextlib.suppress(NotHl7):
+            self._passed_on[Header.of(answer).control_id] = None
+        if len(self._passed_on) > _PASSED_ON:
+            del self._passed_on[next(iter(self._passed_on))]
 
     def keep(self, row: Row, verdict: Accepted) -> None:
         """Have the answer ready for a sender that asks again; nobody waits for it now."""
@@ -86,11 +104,9 @@ class Answers:
         return ack.code, self.voice.answer(row, ack.code, words, _encoding(row))
 
 
-def _forwarded(row: Row, spec: ChannelSpec, code: str) -> bool:
-    """Whether the server's answer goes to a sender that heard of the commit. Acknowledgements are not acknowledged."""
-    return (
-        spec.ack_mode is AckMode.ENHANCED and forwards(spec.app_ack, code) and not row.message_type.startswith(b"ACK")
-    )
+def _forwarded(spec: ChannelSpec, code: str) -> bool:
+    """Whether the server's answer goes to a sender that heard of the commit."""
+    return spec.ack_mode is AckMode.ENHANCED and forwards(spec.app_ack, code)
 
 
 def forwards(wanted: AppAck, code: str) -> bool:

@@ -100,7 +100,7 @@ class Intake:
         if spec is None:
             self._refuse(sender, header, PeerError("this channel is switched off"), "R")
             return
-        if spec.ack_mode is not AckMode.ORIGINAL and _is_acknowledgement_of_ours(header, body):
+        if header.message_type[:3] == b"ACK" and spec.ack_mode is not AckMode.ORIGINAL and self._answers.concern(body):
             sender.waive()
             return
         if spool.trouble is not None:
@@ -256,11 +256,3 @@ class Intake:
 def _was_positive(row: Row) -> bool:
     ack = read_ack(row.answer) if row.answer is not None else None
     return ack is not None and is_positive(ack.code)
-
-
-def _is_acknowledgement_of_ours(header: Header, body: bytes) -> bool:
-    """Whether an enhanced sender acknowledges what we acknowledged: answering that would go on for ever (§2.9.3). One
-    that asks for an accept acknowledgement in MSH-15 is a message of its own: the late answer of an application to
-    something that reached it another way.
-    """
-    return header.message_type.startswith(b"ACK") and header.accept_ack != b"AL" and read_ack(body) is not None

@@ -7,7 +7,6 @@ Promise: every acknowledgement has a control id of its own and speaks the sender
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 
@@ -21,15 +20,18 @@ class Voice:
 
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
         self._now_s = now_s
-        self._numbers = itertools.count(int(now_s() * 1000))
+        self._first = self._last = int(now_s() * 1000)
         self._second = -1
         self._stamp = ""
 
     def say(self, header: Header | None, code: str, text: str, codec: str = "utf-8") -> bytes:
         """An acknowledgement: MSA-1 `code`, MSA-3 `text`."""
-        return build_ack(
-            header, code, text=text, control_id=b"%d" % next(self._numbers), when=self._when(), encoding=codec
-        )
+        self._last += 1
+        return build_ack(header, code, text=text, control_id=b"%d" % self._last, when=self._when(), encoding=codec)
+
+    def is_ours(self, control_id: bytes) -> bool:
+        """Whether this is the MSH-10 of an acknowledgement that we built since the process began."""
+        return control_id.isdigit() and len(control_id) < 20 and self._first < int(control_id) <= self._last
 
     def answer(self, row: Row, code: str, text: str, encoding: str | None) -> bytes:
         """An acknowledgement of a stored message, with a reference by which a person finds it again."""

@@ -21,12 +21,12 @@ from agent.errors import AgentError, ConfigError, Finding, LinkError, Severity
 from agent.net.proxy import Proxy
 from agent.net.rest import Answer, Http
 
-RENEW_BEFORE_S = 300.0   # a token that lives an hour is renewed five minutes early
-RENEW_AT_SHARE = 0.8     # one that lives less than 25 minutes, when this share of its life is over
-LEAST_LIFE_S = 5.0       # a token said to be dead on arrival is used that long all the same, for want of a better one
+RENEW_BEFORE_S = 300.0  # a token that lives an hour is renewed five minutes early
+RENEW_AT_SHARE = 0.8  # one that lives less than 25 minutes, when this share of its life is over
+LEAST_LIFE_S = 5.0  # a token said to be dead on arrival is used that long all the same, for want of a better one
 DEFAULT_LIFE_S = 3600.0  # neither expires_in nor exp
-FRESH_S = 5.0            # a younger token that is refused was not the reason; asking again would be a loop
-REFUSED_RETRY_S = 30.0   # after a wrong id or secret; a person has to act first
+FRESH_S = 5.0  # a younger token that is refused was not the reason; asking again would be a loop
+REFUSED_RETRY_S = 30.0  # after a wrong id or secret; a person has to act first
 
 log = structlog.get_logger("main")
 

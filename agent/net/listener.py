@@ -17,6 +17,7 @@ from typing import Final, cast
 from agent.net.binding import BACKLOG
 from agent.protocol.mllp import Framer, FrameTooLong, wrap
 
+_MORE_HANDLES: Final = 15
 _UNTOLD_BYTES: Final = 1 << 20  # a sender that leaves so much unread is told nothing more that it did not wait for
 
 
@@ -54,7 +55,7 @@ class Listener:
         self.half_closed_s = half_closed_s
         self.connections: set[Connection] = set()
         self._max_message_bytes = max_message_bytes
-        self._sockets = sockets
+        self._sockets = list(sockets)
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.get_running_loop()
         self._dirty: list[Connection] = []
@@ -81,6 +82,10 @@ class Listener:
 
     async def start(self) -> None:
         """Accept connections from here on."""
+        # uvloop accepts one connection for each handle in a turn of the loop; under load, when a turn is long, a
+        # thousand senders that come back at once would wait for seconds
+        again = 0 if isinstance(self._loop, asyncio.BaseEventLoop) else _MORE_HANDLES
+        self._sockets += [listening.dup() for listening in self._sockets for _ in range(again)]
         for listening in self._sockets:
             self._servers.append(
                 await self._loop.create_server(lambda: Connection(self), sock=listening, backlog=BACKLOG)
@@ -96,7 +101,7 @@ class Listener:
     async def restart(self, sockets: list[socket.socket]) -> None:
         """Accept connections again, on new sockets; the ones that are there stay."""
         self.stop_accepting()
-        self._sockets, self._servers = sockets, []
+        self._sockets, self._servers = list(sockets), []
         await self.start()
 
     async def close(self, *, drain_s: float = 0.0) -> None:

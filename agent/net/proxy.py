@@ -18,9 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 from agent.errors import ConfigError, Finding, LinkError, Severity
 
-ADDRESS_WITHIN_S = 4.0         # while another address is left: a black-holed IPv6 route must not eat the deadline
+ADDRESS_WITHIN_S = 4.0  # while another address is left: a black-holed IPv6 route must not eat the deadline
 MAX_PROXY_ANSWER_BYTES = 16384
-KEEPALIVE_IDLE_S = 60          # below the idle time-outs of the usual firewalls
+KEEPALIVE_IDLE_S = 60  # below the idle time-outs of the usual firewalls
 
 
 @dataclass(frozen=True, slots=True)

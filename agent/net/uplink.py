@@ -38,8 +38,8 @@ from agent.protocol.envelope import (
 )
 from agent.protocol.session import Effect, Event, Role, Session, State
 
-OPEN_WITHIN_S = 10.0       # TCP, TLS and upgrade; and once more for the answer to the connect request
-GOING_AWAY = 1001          # RFC 6455 §7.4.1
+OPEN_WITHIN_S = 10.0  # TCP, TLS and upgrade; and once more for the answer to the connect request
+GOING_AWAY = 1001  # RFC 6455 §7.4.1
 SHOWN_CHARACTERS = 200
 TOKEN_REFUSED = "Invalid access token"
 
@@ -139,7 +139,7 @@ class Uplink:
         self._token_refusals = 0
         self._ever_live = False
         self._was_live = False
-        self._told = ""     # the trouble that was logged last
+        self._told = ""  # the trouble that was logged last
         self._told_unreadable = ""
         self._wake = asyncio.Event()
 
@@ -183,9 +183,7 @@ class Uplink:
             self._wake.clear()
             wait_s = await self._attempt()
             if self._lost is not None and self._lost.was_live:
-                log.warning(
-                    "uplink.lost", code=self._lost.code, reason=self._lost.reason, retry_in_s=round(wait_s, 1)
-                )
+                log.warning("uplink.lost", code=self._lost.code, reason=self._lost.reason, retry_in_s=round(wait_s, 1))
             if self._ended.bug is not None:
                 raise self._ended.bug
             await self._wait(self._wake, wait_s)

@@ -267,9 +267,7 @@ def decode_from_agent(text: str | bytes) -> FromAgent:
         return frame
 
 
-def _second_look(
-    text: str | bytes, error: Exception, aliases: dict[str, str], known: frozenset[Any]
-) -> dict[str, Any]:
+def _second_look(text: str | bytes, error: Exception, aliases: dict[str, str], known: frozenset[Any]) -> dict[str, Any]:
     """The frame as a plain object under its present name. Raises BadFrame if no release has it."""
     try:
         content = msgspec.json.decode(text)

@@ -21,9 +21,7 @@ STANDARD_VERSION = b"2.5.1"
 # §2.5.4 leaves the delimiters to the sender. A letter, a blank or a control there is a sign of plain text.
 _DELIMITERS = frozenset(bytes((char,)) for char in b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 _ACK_CODES = frozenset((b"AA", b"AE", b"AR", b"CA", b"CE", b"CR"))
-_LINK_OR_MERGE = frozenset(
-    b"A18 A24 A30 A34 A35 A36 A37 A39 A40 A41 A42 A43 A44 A45 A46 A47 A49 A50 A51".split()
-)
+_LINK_OR_MERGE = frozenset(b"A18 A24 A30 A34 A35 A36 A37 A39 A40 A41 A42 A43 A44 A45 A46 A47 A49 A50 A51".split())
 _ERRORS = {  # table 0357
     "100": "Segment sequence error",
     "101": "Required field missing",
@@ -72,9 +70,9 @@ class Header:
     processing_id = _Field(11)
     version = _Field(12)
     sequence_number = _Field(13)
-    accept_ack = _Field(15)       # when the sender wants a commit acknowledgement (table 0155)
+    accept_ack = _Field(15)  # when the sender wants a commit acknowledgement (table 0155)
     application_ack = _Field(16)  # when the sender wants an application acknowledgement (table 0155)
-    charset = _Field(18)          # with all its repetitions (table 0211)
+    charset = _Field(18)  # with all its repetitions (table 0211)
 
     def __init__(self, fields: list[bytes], separator: bytes) -> None:
         self.fields = fields

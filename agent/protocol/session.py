@@ -26,27 +26,27 @@ class State(Enum):
     """How far the two ends have come. LIVE: messages may pass."""
 
     OFFLINE = auto()
-    OPENING = auto()     # agent: TCP, TLS and upgrade under way
-    OPEN = auto()        # server: a socket from somebody who has not said who they are
+    OPENING = auto()  # agent: TCP, TLS and upgrade under way
+    OPEN = auto()  # server: a socket from somebody who has not said who they are
     INTRODUCED = auto()  # the connect request is sent or received, the verdict is out
     LIVE = auto()
-    CLOSING = auto()     # we are done with this socket; whatever still arrives on it is ignored
+    CLOSING = auto()  # we are done with this socket; whatever still arrives on it is ignored
 
 
 class Event(Enum):
     """What happened. The last two are the session's own: TICK, when heartbeats are unanswered."""
 
-    DIAL = auto()                # agent: it is time to try
-    OPENED = auto()              # the WebSocket upgrade is through
-    CONNECT_REQUEST = auto()     # server: a connect request was read
-    ACCEPTED = auto()            # agent: connect response read; server: token and agent id are good
-    REFUSED = auto()             # agent: an agent:error was read; server: token or agent id are not good
-    TICK = auto()                # our heartbeat clock
+    DIAL = auto()  # agent: it is time to try
+    OPENED = auto()  # the WebSocket upgrade is through
+    CONNECT_REQUEST = auto()  # server: a connect request was read
+    ACCEPTED = auto()  # agent: connect response read; server: token and agent id are good
+    REFUSED = auto()  # agent: an agent:error was read; server: token or agent id are not good
+    TICK = auto()  # our heartbeat clock
     HEARTBEAT_REQUEST = auto()
     HEARTBEAT_RESPONSE = auto()
-    FRAME = auto()               # any other frame was read
-    LEAVE = auto()               # we want to close
-    LOST = auto()                # the socket is gone, or never came to be
+    FRAME = auto()  # any other frame was read
+    LEAVE = auto()  # we want to close
+    LOST = auto()  # the socket is gone, or never came to be
     TICK_UNANSWERED = auto()
     TICK_OVERDUE = auto()
 
@@ -56,20 +56,20 @@ class Effect(Enum):
 
     OPEN_SOCKET = auto()
     SEND_CONNECT = auto()
-    JUDGE_CONNECT = auto()         # check token and agent id, then come back with ACCEPTED or REFUSED
+    JUDGE_CONNECT = auto()  # check token and agent id, then come back with ACCEPTED or REFUSED
     SEND_ACCEPTED = auto()
     SEND_REFUSED = auto()
     ANNOUNCE_LIVE = auto()
     ANNOUNCE_LOST = auto()
-    NOTE_REFUSAL = auto()          # agent: say which of the configured values is wrong, try again slowly
+    NOTE_REFUSAL = auto()  # agent: say which of the configured values is wrong, try again slowly
     SEND_HEARTBEAT = auto()
     ANSWER_HEARTBEAT = auto()
     NOTE_ROUND_TRIP = auto()
     COUNT_MISSED = auto()
     DELIVER = auto()
     REFUSE_NOT_CONNECTED = auto()  # answer "Not connected"
-    CLOSE = auto()                 # close handshake, with a deadline
-    DROP = auto()                  # the far end does not listen any more: no handshake
+    CLOSE = auto()  # close handshake, with a deadline
+    DROP = auto()  # the far end does not listen any more: no handshake
 
 
 class IllegalEvent(AgentError):
@@ -153,6 +153,7 @@ TABLE: dict[Role, dict[tuple[State, Event], Transition]] = {
         **_closing(Event.CONNECT_REQUEST),
     },
 }
+
 
 class Session:
     """One end of the socket. `outstanding`: heartbeats sent and not answered. Only `on` changes anything."""

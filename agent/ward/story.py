@@ -23,14 +23,20 @@ FAMILIES = ("TESTPATIENT", "EXAMPLE", "SAMPLE", "SPECIMEN", "FICTITIOUS", "PLACE
 FEMALE = ("ANNA", "BEA", "CHLOÉ", "DORA", "ELLA", "FRIDA", "GRETA", "ZOË", "IRÈNE", "JANE")
 MALE = ("ADAM", "BRUNO", "CARL", "DAN", "ERIK", "FRANÇOIS", "GUS", "HUGO", "JOHN", "JÜRGEN")
 DOCTORS = (
-    ("1001", "DEMODOCTOR", "ALICE"), ("1002", "DEMODOCTOR", "BORIS"), ("1003", "DEMODOCTOR", "CÉLINE"),
-    ("1004", "DEMODOCTOR", "DIETER"), ("1005", "DEMODOCTOR", "ESTHER"),
+    ("1001", "DEMODOCTOR", "ALICE"),
+    ("1002", "DEMODOCTOR", "BORIS"),
+    ("1003", "DEMODOCTOR", "CÉLINE"),
+    ("1004", "DEMODOCTOR", "DIETER"),
+    ("1005", "DEMODOCTOR", "ESTHER"),
 )
 WARDS = ("2NORTH", "3EAST", "4WEST", "ICU")
 CLINICS = ("CARDIO CLINIC", "ENDO CLINIC", "ORTHO CLINIC")
 REASONS = (
-    ("R07.9", "Chest pain, unspecified"), ("J18.9", "Pneumonia, unspecified"), ("E11.9", "Type 2 diabetes mellitus"),
-    ("S82.90", "Fracture of lower leg"), ("R10.9", "Abdominal pain, unspecified"),
+    ("R07.9", "Chest pain, unspecified"),
+    ("J18.9", "Pneumonia, unspecified"),
+    ("E11.9", "Type 2 diabetes mellitus"),
+    ("S82.90", "Fracture of lower leg"),
+    ("R10.9", "Abdominal pain, unspecified"),
 )
 
 

@@ -144,16 +144,6 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         "agent",
-        ("inbound-enhanced-device-sends-ack",),
-        "an acknowledgement from a device on an enhanced channel is neither answered nor forwarded",
-        "It answers one of ours, and acknowledging an acknowledgement would never end (HL7 v2.5.1 §2.9.3).",
-        together(
-            without(line("agent", "device ", "frame")),
-            without(line(lane="ws ", kind="frame", text="agent:transmit:")),
-        ),
-    ),
-    Difference(
-        "agent",
         ("inbound-large",),
         "a message above the server's frame limit is refused with AR and never sent",
         "The recorded server cuts the line at such a frame, which loses the message without a word and stops every "
@@ -223,9 +213,7 @@ DIFFERENCES: tuple[Difference, ...] = (
                 "Unknown message type: agent:bogus:request",
                 callback="cb-1",
             ),
-            unreadable(
-                "this is not json", "Frame is not valid JSON: JSON is malformed: invalid character (byte 4)"
-            ),
+            unreadable("this is not json", "Frame is not valid JSON: JSON is malformed: invalid character (byte 4)"),
             unreadable(r'\{"hello".*', "Unknown message type: undefined"),
             unreadable(r"\[\]", "Unknown message type: undefined"),
             unreadable("null", "Frame is null, not a JSON object"),
@@ -345,9 +333,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         together(
             answered(r"\$fetch-logs", ALL_OK),
             reworded(line("api", "http ", "request"), r"\$fetch-logs\?limit=1", "$reload-config"),
-            reworded(
-                line("server", "ws ", "frame"), 'agent:logs:request","limit":1', 'agent:reloadconfig:request"'
-            ),
+            reworded(line("server", "ws ", "frame"), 'agent:logs:request","limit":1', 'agent:reloadconfig:request"'),
             reworded(
                 line("agent", "ws ", "frame"),
                 r'agent:logs:response","statusCode":200,"logs":\[.*\]',

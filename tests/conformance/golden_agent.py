@@ -86,9 +86,7 @@ class AgentStage:
                 if _RELOAD in line.text:
                     self._state |= self._states.pop(0)
                     self._read.clear()
-                await self._sockets[line.lane].send_str(
-                    self.names.to_actual(line.text).replace(TOKEN, self._token)
-                )
+                await self._sockets[line.lane].send_str(self.names.to_actual(line.text).replace(TOKEN, self._token))
             case "server", "close":
                 await self._sockets[line.lane].close(code=int(line.text))
             case "fault", "reset":
@@ -210,9 +208,7 @@ class AgentStage:
             self._tokens += 1
             text = text.replace(*_SHORT_LIVED)
         text = self.names.to_actual(text).replace(TOKEN, self._token)
-        return web.Response(
-            text=text, status=int(status), headers=dict(field.split(": ", 1) for field in fields)
-        )
+        return web.Response(text=text, status=int(status), headers=dict(field.split(": ", 1) for field in fields))
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
         lane = next(self._lanes, "ws beyond the recording")
@@ -223,11 +219,7 @@ class AgentStage:
         self._sockets[lane], self._transports[lane] = ws, request.transport
         introduced = False
         async for message in ws:
-            text = (
-                message.data.replace(self._token, TOKEN)
-                if message.type is WSMsgType.TEXT
-                else repr(message.data)
-            )
+            text = message.data.replace(self._token, TOKEN) if message.type is WSMsgType.TEXT else repr(message.data)
             if text == HEARTBEAT_REQUEST and "heartbeat" not in self._transcript.scenario:
                 await ws.send_str('{"type":"agent:heartbeat:response","version":"5.0.10-6a4145c"}')
                 continue  # by the agent's own clock, and not the subject
@@ -237,9 +229,7 @@ class AgentStage:
             self.ear.hear(Line("agent", lane, "frame", text))
         if lane not in self._ours:
             gone = ws.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE)
-            self.ear.hear(
-                Line("agent", lane, "cut") if gone else Line("agent", lane, "close", str(ws.close_code))
-            )
+            self.ear.hear(Line("agent", lane, "cut") if gone else Line("agent", lane, "close", str(ws.close_code)))
         return ws
 
     # ---- devices

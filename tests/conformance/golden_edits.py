@@ -68,9 +68,7 @@ def reframed(which: Which, change: Callable[[dict[str, Any]], dict[str, Any]]) -
     """Each such frame, with its JSON object changed."""
     return instead(
         which,
-        lambda one: (
-            one.saying(json.dumps(change(frame_of(one)), separators=(",", ":"), ensure_ascii=False)),
-        ),
+        lambda one: (one.saying(json.dumps(change(frame_of(one)), separators=(",", ":"), ensure_ascii=False)),),
     )
 
 
@@ -79,9 +77,7 @@ def reanswered(which: Which, change: Callable[[dict[str, Any]], dict[str, Any]])
 
     def becomes(one: Line) -> Iterable[Line]:
         head, _, body = one.text.partition("\n\n")
-        yield one.saying(
-            f"{head}\n\n{json.dumps(change(json.loads(body)), sort_keys=True, ensure_ascii=False)}"
-        )
+        yield one.saying(f"{head}\n\n{json.dumps(change(json.loads(body)), sort_keys=True, ensure_ascii=False)}")
 
     return instead(which, becomes)
 

@@ -221,8 +221,6 @@ def of_any_moment(text: str) -> str:
         return [scrubbed(member) for member in value] if isinstance(value, list) else value
 
     try:
-        return _HOST.sub(
-            "http://hub/", json.dumps(scrubbed(json.loads(text)), sort_keys=True, ensure_ascii=False)
-        )
+        return _HOST.sub("http://hub/", json.dumps(scrubbed(json.loads(text)), sort_keys=True, ensure_ascii=False))
     except ValueError:
         return text

@@ -26,9 +26,7 @@ def acknowledgement(
 def told_to_device(code: str, text: str) -> Edit:
     """Behind the server's answer, the device hears us."""
     answer = line("server", "ws ", "frame", '"type":"agent:transmit:response"')
-    return after(
-        answer, lambda one: Line("agent", device_of(one), "frame", acknowledgement(code, "MSG00001", text))
-    )
+    return after(answer, lambda one: Line("agent", device_of(one), "frame", acknowledgement(code, "MSG00001", text)))
 
 
 def error(text: str, callback: str = "") -> Line:
@@ -87,8 +85,8 @@ def answered(target: str, response: str) -> Edit:
     def edit(lines: Lines) -> Lines:
         asked = line("api", "http ", "request", target)
         lanes = {one.lane for one in lines if asked(one)}  # tools open a connection for each request
-        return instead(
-            lambda one: one.kind == "response" and one.lane in lanes, lambda one: (one.saying(response),)
-        )(lines)
+        return instead(lambda one: one.kind == "response" and one.lane in lanes, lambda one: (one.saying(response),))(
+            lines
+        )
 
     return edit

@@ -11,9 +11,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an agent in the
 
 
 @pytest.mark.parametrize("replayed", AGENT_REPLAYS)
-def test_the_agent_says_what_the_recorded_agent_said(
-    replayed: str, agent_replays: dict[str, Replayed]
-) -> None:
+def test_the_agent_says_what_the_recorded_agent_said(replayed: str, agent_replays: dict[str, Replayed]) -> None:
     assert not agent_replays[replayed].mismatches, "\n".join(agent_replays[replayed].mismatches)
 
 

@@ -15,9 +15,7 @@ REPLAYED = {
     "agent": sorted({name.partition(" of ")[0] for name in AGENT_REPLAYS}),
     "server": sorted(HUB_REPLAYS),
 }
-every_difference = pytest.mark.parametrize(
-    "difference", DIFFERENCES, ids=lambda difference: difference.says[:50]
-)
+every_difference = pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: difference.says[:50])
 
 
 def recording(party: str, scenario: str) -> list[Line]:
@@ -41,9 +39,7 @@ def changed(difference: Difference) -> list[str]:
 @every_difference
 def test_each_pattern_of_an_entry_names_a_recording_that_the_entry_changes(difference: Difference) -> None:
     scenarios = changed(difference)
-    idle = [
-        pattern for pattern in difference.scenarios if not any(fnmatch(name, pattern) for name in scenarios)
-    ]
+    idle = [pattern for pattern in difference.scenarios if not any(fnmatch(name, pattern) for name in scenarios)]
     assert not idle, f"nothing changes in {idle}"
 
 

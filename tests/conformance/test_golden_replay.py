@@ -11,13 +11,9 @@ AGENT = "0c74a273-d090-42d4-84bc-7f2429bc7716"
 OLD = f"Agent/{AGENT}-00000000-0000-4000-8000-000000000001"
 NEW = f"Agent/{AGENT}-00000000-0000-4000-8000-0000000000ff"
 ASK = Line("device", "device 1", "frame", "MSH|…")
-REQUEST = Line(
-    "agent", "ws agent-1", "frame", f'{{"type":"agent:transmit:request","body":"MSH|…","callback":"{OLD}"}}'
-)
+REQUEST = Line("agent", "ws agent-1", "frame", f'{{"type":"agent:transmit:request","body":"MSH|…","callback":"{OLD}"}}')
 ACK = "MSH|^~\\&|B||A||20261122074655.746||ACK^A01^ACK|17|P|2.5\rMSA|AA|1|OK"
-RESPONSE = Line(
-    "server", "ws agent-1", "frame", f'{{"type":"agent:transmit:response","body":"x","callback":"{OLD}"}}'
-)
+RESPONSE = Line("server", "ws agent-1", "frame", f'{{"type":"agent:transmit:response","body":"x","callback":"{OLD}"}}')
 ANSWER = Line("agent", "device 1", "frame", ACK)
 CONVERSATION = (ASK, REQUEST, RESPONSE, ANSWER)
 
@@ -42,9 +38,7 @@ class Scripted:
 
 
 async def judged(*says: Line) -> list[str]:
-    return await replay(
-        Transcript("a", "", {}, (), CONVERSATION), CONVERSATION, Scripted(*says), within_s=0.05
-    )
+    return await replay(Transcript("a", "", {}, (), CONVERSATION), CONVERSATION, Scripted(*says), within_s=0.05)
 
 
 def renamed(line: Line) -> Line:

@@ -143,12 +143,6 @@ def test_an_enhanced_aa_channel_has_said_everything_at_commit() -> None:
     assert counter.device.heard == counter.device.told == []
 
 
-def test_an_acknowledgement_is_not_acknowledged_by_the_application() -> None:
-    counter = Counter(adt().replace(b"ADT^A01^ADT_A01", b"ACK^A01^ACK"), ack_mode=AckMode.ENHANCED)
-    counter.answers.give(counter.row, Accepted(200, ack_for(adt().decode())))
-    assert counter.row.ack is AckState.NOT_OWED
-
-
 def test_who_still_waits_when_the_mode_changes_gets_the_answer_once() -> None:
     counter = Counter()
     counter.waits()

@@ -193,10 +193,12 @@ async def test_a_sender_with_too_many_unanswered_frames_is_read_no_further_until
 
 async def test_one_unanswered_frame_at_a_time_is_a_limit_that_works() -> None:
     async with listening(unanswered=1) as ward, sender(ward) as device:
-        ward.answers = lambda frame: frame
         for number in range(5):
             device.send(b"%d" % number)
-            assert await device.hears() == b"%d" % number
+            await ward.until(lambda wanted=number: len(ward.taken) > wanted)  # type: ignore[misc]
+            assert ward.connections[0]._paused
+            ward.connections[0].reply(b"A%d" % number)
+            assert await device.hears() == b"A%d" % number
 
 
 async def test_a_slow_sender_holds_up_no_other() -> None:
@@ -363,6 +365,15 @@ async def test_closing_writes_what_has_gathered() -> None:
         await ward.until(lambda: len(ward.taken) == 2)
         ward.connections[0].reply(b"A1")
         await ward.listener.close(drain_s=0.0)
+        assert await device.hears_the_end() == wrap(b"A1")
+
+
+async def test_a_close_in_the_same_turn_as_the_answer_loses_no_answer() -> None:
+    async with listening() as ward, sender(ward) as device:
+        device.send(b"1")
+        await ward.until(lambda: ward.taken)
+        ward.connections[0].reply(b"A1")
+        ward.connections[0].close()
         assert await device.hears_the_end() == wrap(b"A1")
 
 

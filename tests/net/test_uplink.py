@@ -165,9 +165,7 @@ async def test_the_first_frame_is_the_recorded_connect_request() -> None:
         assert opened.request.path == "/ws/agent"
         assert "Sec-WebSocket-Extensions" not in opened.request.headers
         async with asyncio.timeout(10):
-            assert await opened.recv() == (
-                f'{{"type":"agent:connect:request","accessToken":"T","agentId":"{AGENT}"}}'
-            )
+            assert await opened.recv() == (f'{{"type":"agent:connect:request","accessToken":"T","agentId":"{AGENT}"}}')
         assert not uplink.live
 
 

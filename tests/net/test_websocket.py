@@ -128,7 +128,7 @@ class CountingTransport:
 
 
 async def test_texts_of_every_length_form_arrive_as_they_were_in_order() -> None:
-    # the three ways in which RFC 6455 §5.2 writes a length, at their borders, and a text with every byte of UTF-8's kinds
+    # the three ways in which RFC 6455 §5.2 writes a length, at their borders, and UTF-8 of every length
     lengths = (0, 1, 124, 125, 126, 127, 65_535, 65_536, 70_000)
     texts = [bytes(97 + (length + at) % 26 for at in range(length)) for length in lengths] + ["é€𝄞\x7f".encode()]
     async with connection() as (near, far, _):

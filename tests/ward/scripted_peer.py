@@ -68,8 +68,6 @@ class Peer:
             return await self.connections.get()
 
 
-
-
 @asynccontextmanager
 async def open_peer(tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     peer = Peer()
