@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import structlog
 
-from agent import __version__, lock, logbook
+from agent import __version__, lock
 from agent.channels import Channels
 from agent.commands import Commands, table
 from agent.commands.serve import Request
@@ -35,7 +35,7 @@ from agent.flow.intake import Limits as FrameLimits
 from agent.flow.lanes import Lane
 from agent.flow.replies import Replies
 from agent.flow.voice import Voice
-from agent.logbook import Logbook, opened
+from agent.logbook import ContentLog, Logbook, opened
 from agent.metrics import ChannelMetrics
 from agent.net.control import open_control
 from agent.net.credentials import Credentials
@@ -127,7 +127,8 @@ class Daemon:
         )
         # not the loop's clock: uvloop's has a resolution of a millisecond, which is a whole round trip
         self._replies = Replies(self._late, time.monotonic)
-        self._answers = Answers(self._replies, Voice())
+        self._content_log = ContentLog().note if settings.log.channel is not None else None
+        self._answers = Answers(self._replies, Voice(), self._content_log)
         self.dispatcher = Dispatcher(
             answers=self._answers,
             token=lambda: self.credentials.current or "",
@@ -275,7 +276,7 @@ class Daemon:
             limits=FrameLimits(self.settings.server.max_frame_bytes),
             now_ms=_now_ms,
             on_refusal=self._refusal,
-            content_log=_log_content if self.settings.log.channel is not None else None,
+            content_log=self._content_log,
         )
 
     def _durable(self, rows: list[Row]) -> None:
@@ -525,10 +526,6 @@ def _allow_many_files() -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _log_content(event: str, row: Row, content: bytes) -> None:
-    logbook.content(event, row.channel, row.remote, row.id, content.decode("utf-8", "replace"))
 
 
 def _first(local: float | None, remote: float) -> float:

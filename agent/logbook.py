@@ -10,6 +10,7 @@ Each line is one JSON object with at least `level`, `msg` and `timestamp` (ISO 8
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
@@ -37,6 +38,7 @@ _THRESHOLDS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40, "NONE": 1_000}
 _CONTENT = re.compile(r"[\x0b\x1c]|\bMSH[|^~&$#!*@%]|\b[A-Z][A-Z][A-Z0-9]\|")
 _COLOURS = {"DEBUG": "\x1b[2m", "INFO": "\x1b[32m", "WARN": "\x1b[33m", "ERROR": "\x1b[1;31m"}
 _encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Sink:
@@ -117,12 +119,30 @@ class _ContentLine(msgspec.Struct, gc=False):
     content: str
 
 
-def content(event: str, channel_name: str, remote: str, ref: int, text: str) -> None:
-    """A message or an answer, into the channel log only. Apart from the event loggers because it is on the way of
-    every message: 2 µs for 1 KB, 0.1 µs when the log is off."""
-    tap = _CHANNEL.tap
-    if tap is not None and _CHANNEL.threshold <= 20:
-        tap.put(_encode(_ContentLine("INFO", event, _stamp(), channel_name, remote, ref, text)) + b"\n")
+class ContentLog:
+    """Messages and answers, for the channel log only; those of one turn of the loop are written together.
+
+    Apart from the event loggers because it is on the way of every message: 1 µs for 1 KB, 0.1 µs when the log is off.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lines: list[_ContentLine] = []
+
+    def note(self, event: str, channel_name: str, remote: str, ref: int, content: bytes) -> None:
+        """One message of a channel, as `content.decode()` shows it; `ref` is its number in the spool."""
+        if _CHANNEL.tap is not None and _CHANNEL.threshold <= 20:
+            lines = self._lines
+            if not lines:
+                self._loop.call_soon(self.flush)
+            lines.append(
+                _ContentLine("INFO", event, _stamp(), channel_name, remote, ref, content.decode("utf-8", "replace"))
+            )
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines and _CHANNEL.tap is not None:
+            _CHANNEL.tap.put(_encode_lines(lines))
 
 
 class Logbook:

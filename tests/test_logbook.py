@@ -59,6 +59,38 @@ def test_a_line_has_level_msg_and_timestamp_like_the_existing_agents(book: logbo
     }
 
 
+async def test_messages_and_answers_go_to_the_channel_log_alone_in_the_order_they_were_noted(tmp_path: Path) -> None:
+    with logbook.opened(_settings(tmp_path), stderr=io.StringIO()):
+        log = logbook.ContentLog()
+        log.note("message.received", "adt", "10.0.0.1:4711", 7, MESSAGE.encode())
+        log.note("message.answered", "adt", "10.0.0.1:4711", 7, b"MSA|AA|1 \xff")
+        await asyncio.sleep(0)  # the end of this turn of the loop
+        log.note("message.received", "adt", "10.0.0.1:4711", 8, b"")
+        await asyncio.sleep(0)
+
+    lines = _lines(tmp_path, "agent-channels")
+    assert [(line["msg"], line["ref"]) for line in lines] == [
+        ("message.received", 7),
+        ("message.answered", 7),
+        ("message.received", 8),
+    ]
+    assert (lines[0]["content"], lines[0]["remote"], lines[1]["content"]) == (
+        MESSAGE,
+        "10.0.0.1:4711",
+        "MSA|AA|1 \ufffd",
+    )
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(line["timestamp"])) for line in lines)
+    assert _lines(tmp_path, "agent-main") == []
+
+
+async def test_a_channel_log_that_is_off_takes_no_message(tmp_path: Path) -> None:
+    with logbook.opened(_settings(tmp_path, channel=None), stderr=io.StringIO()):
+        logbook.ContentLog().note("message.received", "adt", "10.0.0.1:4711", 7, MESSAGE.encode())
+        await asyncio.sleep(0)
+
+    assert _lines(tmp_path, "agent-channels") == []
+
+
 def test_the_two_logs_are_two_files_and_the_channel_log_is_for_its_owner_only(tmp_path: Path) -> None:
     with logbook.opened(_settings(tmp_path), stderr=io.StringIO()):
         logbook.main().info("a")

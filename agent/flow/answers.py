@@ -9,6 +9,7 @@ and what was said is written into the row.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Final, assert_never
 
 from agent.flow.replies import Replies
@@ -23,12 +24,17 @@ _POSITIVE: Final = ("AA", "CA")
 NO_ACK_OF_ITS_OWN: Final = "Accepted by the server without an acknowledgement of its own"
 
 
+ContentLog = Callable[[str, str, str, int, bytes], None]
+"""Where messages and answers may be written, the channel log: (event, channel, remote, row id, content)."""
+
+
 class Answers:
     """Turns verdicts into words for the sender, and delivers them."""
 
-    def __init__(self, replies: Replies, voice: Voice) -> None:
+    def __init__(self, replies: Replies, voice: Voice, content_log: ContentLog | None = None) -> None:
         self.replies = replies
         self.voice = voice
+        self._content_log = content_log
         self._passed_on: dict[bytes, None] = {}  # MSH-10 of the server's answers that enhanced senders heard lately
 
     def codec(self, row: Row) -> str:
@@ -38,6 +44,8 @@ class Answers:
     def give(self, row: Row, verdict: Accepted | Refused) -> None:
         """Answer the sender of `row` as its channel's mode says; fills ack, ack_code and answer."""
         code, row.answer = self._words(row, verdict)
+        if self._content_log is not None:
+            self._content_log("message.answered", row.channel, row.remote, row.id, row.answer)
         # whoever still waits asked for this answer, also if the channel's mode has changed meanwhile
         if not self.replies.answer(row, row.answer):
             spec: ChannelSpec | None = row.lane.spec

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from agent.errors import AgentError, PeerError
-from agent.flow.answers import Answers, forwards, is_positive
+from agent.flow.answers import Answers, ContentLog, forwards, is_positive
 from agent.flow.dispatcher import Dispatcher
 from agent.flow.lanes import Lane
 from agent.flow.replies import Sender
@@ -30,10 +30,6 @@ from agent.store.spool import Spool
 
 _ESCAPED_GROWTH: Final = 6  # JSON writes a control character as \\u00XX
 _FRAME_OVERHEAD: Final = 512  # everything in a frame but token and body
-
-
-ContentLog = Callable[[str, Row, bytes], None]
-"""Where message content may be written, the channel log: (event, row, content)."""
 
 
 @dataclass(slots=True)
@@ -156,7 +152,7 @@ class Intake:
         self._dispatcher.arrive(lane, row)
         spool.put(row)
         if self._content_log is not None:
-            self._content_log("message.received", row, body)
+            self._content_log("message.received", row.channel, row.remote, row.id, body)
 
     def _again(self, sender: Sender, known: Row, spec: ChannelSpec) -> bool:
         """The same bytes once more. True if they are answered from what we know; False if they deserve a new try."""

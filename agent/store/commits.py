@@ -211,7 +211,6 @@ class GroupCommit(ABC):
             self._known.forget(row)
             if row.seq is not None:
                 self._sequences[row.channel] = min(self._sequences[row.channel], row.seq)
-                self._dirty_sequences.add(row.channel)
         if puts and waiting.settles:
             refused = {row.id for row in puts}
             waiting.settles = [row for row in waiting.settles if row.id not in refused]

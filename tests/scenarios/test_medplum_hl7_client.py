@@ -30,9 +30,8 @@ const { Hl7Message } = require(process.argv[2] + '/@medplum/core');
 
 async def client_hears(node: str, modules: Path, port: int, messages: list[str], **options: Any) -> list[str]:
     """What the client's `sendAndWait` returns for each message, sent one after the other on one connection."""
-    process = await asyncio.create_subprocess_exec(
-        node, "-", str(modules), str(port), json.dumps(messages), json.dumps(options), stdin=PIPE, stdout=PIPE, stderr=PIPE
-    )  # fmt: skip
+    words = ("-", str(modules), str(port), json.dumps(messages), json.dumps(options))
+    process = await asyncio.create_subprocess_exec(node, *words, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     async with asyncio.timeout(30):
         out, err = await process.communicate(SCRIPT.encode())
     assert process.returncode == 0, err.decode()

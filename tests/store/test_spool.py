@@ -254,6 +254,20 @@ async def test_a_row_that_was_to_be_sent_at_once_is_refused_when_its_commit_fail
     assert on_disk(path) == {}
 
 
+async def test_an_outcome_of_what_was_refused_is_forgotten_with_it(path: Path, disk: Disk, told: Told) -> None:
+    async with running(path, told, disk=disk) as spool:
+        disk.break_()
+        row = message(spool, state=State.INFLIGHT)
+        spool.put(row)
+        conclude(spool, row)
+        await told.until(lambda: told.refused == [row])
+        disk.free()
+        await told.until(lambda: told.health[-1] is None)
+        await settled(spool)
+        assert on_disk(path) == {}
+        assert not any(spool.tally.by_state.values())
+
+
 async def test_what_was_refused_does_not_come_to_life_when_the_log_is_read_again(
     path: Path, tmp_path: Path, disk: Disk, told: Told
 ) -> None:
