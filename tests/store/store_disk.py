@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -214,12 +215,21 @@ async def running(
     """A spool with its owner at work, as in the daemon."""
     spool_of = partial(Spool.open, path, told.events, min_free_bytes=min_free_bytes, timing=timing)
     opened = spool_of() if disk is None else spool_of(vfs=disk.vfs, usage=disk.room)
+    crashes = crashes_of_the_loop()
     async with opened as spool, asyncio.TaskGroup() as tasks:
         work = tasks.create_task(spool.run())
         try:
             yield spool
         finally:
             work.cancel()
+    assert crashes == []
+
+
+def crashes_of_the_loop() -> list[dict[str, Any]]:
+    """What callbacks raise from now on; in the daemon it would end the process."""
+    crashes: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: crashes.append(context))
+    return crashes
 
 
 async def store(spool: Spool, told: Told, *rows: Row) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from store_disk import SWIFT, Disk, Told, conclude, message, on_disk, settled
+from store_disk import SWIFT, Disk, Told, conclude, crashes_of_the_loop, message, on_disk, settled
 
 from agent.store.retention import RetentionPolicy, sweep
 from agent.store.row import Row, State
@@ -55,6 +55,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     async def start(self) -> None:
         self.told = Told()
+        self.crashes = crashes_of_the_loop()
         self.opened = Spool.open(
             self.path, self.told.events, min_free_bytes=0, vfs=self.disk.vfs, timing=SWIFT, usage=self.disk.room
         )
@@ -65,6 +66,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.work.cancel()
         await asyncio.gather(self.work, return_exceptions=True)
         await self.opened.__aexit__(None, None, None)
+        assert self.crashes == []
 
     async def quiet(self) -> None:
         """Until the spool has said what became of everything that was put and claimed."""
