@@ -14,10 +14,8 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -35,7 +33,8 @@ from agent.flow.intake import Limits as FrameLimits
 from agent.flow.lanes import Lane
 from agent.flow.replies import Replies
 from agent.flow.voice import Voice
-from agent.logbook import ContentLog, Logbook, opened
+from agent.housekeeping import Housekeeping
+from agent.logbook import ContentLog, Logbook, Repeated
 from agent.metrics import ChannelMetrics
 from agent.net.control import open_control
 from agent.net.credentials import Credentials
@@ -49,23 +48,20 @@ from agent.plan import AgentSettings, ConfigPlan
 from agent.protocol.envelope import AgentErrorFrame, FromAgent, FromServer, Push, TransmitResponse, encode, sayable
 from agent.settings import Settings
 from agent.status import prometheus, wire_stats
-from agent.store.retention import RetentionPolicy, Swept, sweep
-from agent.store.row import Row
+from agent.store.row import Row, Trouble
 from agent.store.salvage import SetAside
-from agent.store.spool import Spool, SpoolEvents
+from agent.store.spool import Spool, SpoolEvents, Timing
 from agent.store.sqlite import SpoolTrouble
 from agent.vitals import Vitals
 
 log = structlog.get_logger("main")
 
-DRAIN_S: Final = 9.0  # of the 10 s that a supervisor grants, one is kept for the disk
+DRAIN_S: Final = 8.0  # of the 10 s that a supervisor grants, one is kept for the disk
+CLOSE_SPOOL_S: Final = 1.5  # for a disk that answers; one that does not is left, and the next start recovers
 TOO_LARGE: Final = 1009  # RFC 6455 §7.4.1
 CROWDED_BYTES: Final = 32 << 20  # taken but not yet on the platter: beyond it senders wait
 RETRY_CONFIG_S: Final = 10.0
 LONG_OUTAGE_S: Final = 60.0  # after it the configuration may have changed unheard
-FIRST_SWEEP_S: Final = 60.0
-REPEAT_S: Final = 60.0
-TOLD_AT_MOST: Final = 1_000
 OFF_TEXT: Final = "Agent.status is currently set to off"
 
 
@@ -89,12 +85,11 @@ class Daemon:
         self._plan: ConfigPlan | None = None
         self._stale = True
         self._lost_at: float | None = None
-        self._swept: Swept | None = None
         self._health_finding: Finding | None = None
         self._restart_needed: Finding | None = None
         self._crash: BaseException | None = None
         self._told_aside: SetAside | None = None
-        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
+        self._repeated = Repeated()
         self._turn = asyncio.Lock()
         server = settings.server
         tls = client_context(server.ca_file)
@@ -145,6 +140,7 @@ class Daemon:
             unanswered=settings.limits.unanswered_per_connection,
         )
         self.spool: Spool
+        self.housekeeping: Housekeeping
         self.vitals: Vitals
         self.commands: Commands
 
@@ -154,7 +150,6 @@ class Daemon:
         """Until `stop`. Raises ConfigError or StoreError when it cannot start, and whatever nobody expected."""
         settings = self.settings
         settings.paths.prepare()
-        _allow_many_files()
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unexpected)
         events = SpoolEvents(
@@ -167,7 +162,15 @@ class Daemon:
         with lock.held(settings.paths.lock):
             async with contextlib.AsyncExitStack() as parts:
                 self.spool = await parts.enter_async_context(
-                    Spool.open(settings.paths.spool, events, min_free_bytes=settings.spool.min_free_mb << 20)
+                    Spool.open(
+                        settings.paths.spool,
+                        events,
+                        min_free_bytes=settings.spool.min_free_mb << 20,
+                        timing=Timing(close_within_s=CLOSE_SPOOL_S),
+                    )
+                )
+                self.housekeeping = Housekeeping(
+                    self.spool, local=lambda: self.settings.spool, remote=lambda: self._agent_settings
                 )
                 self._tell_set_aside()
                 self.dispatcher.connect(self.spool, self.uplink)
@@ -175,6 +178,7 @@ class Daemon:
                 self.commands = Commands(table(report=self.vitals.report, reload_config=self.reload), send=self._send)
                 await parts.enter_async_context(self._rest)
                 await parts.enter_async_context(open_control(settings.paths.control, self.commands.ask))
+                parts.callback(self.channels.cut)
                 await self._serve()
 
     async def _serve(self) -> None:
@@ -196,7 +200,7 @@ class Daemon:
                     ("channels", self.channels.run()),
                     ("commands", self.commands.run()),
                     ("health", health.run()),
-                    ("retention", self._keep_house()),
+                    ("retention", self.housekeeping.sweep()),
                     ("notify", self._notifier.watch()),
                 )
             ]
@@ -212,7 +216,7 @@ class Daemon:
                     ("credentials", self.credentials.run()),
                     ("configuration", self._follow_configuration()),
                     ("uplink", self.uplink.run()),
-                    ("stats", self._log_stats()),
+                    ("stats", self.housekeeping.log_stats(lambda: wire_stats(self.vitals.report()))),
                 )
             ]
             await self._stop.wait()
@@ -239,31 +243,17 @@ class Daemon:
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback raised what nobody expected: the process ends, its supervisor starts it again from the disk."""
         error = context.get("exception")
-        if isinstance(
-            error, OSError
-        ):  # of asyncio's own sockets: a peer that went away, or no descriptor to accept with
-            self._tell_once("loop.trouble", str(context.get("message")), error.strerror or type(error).__name__)
+        if isinstance(error, OSError):  # asyncio's own: a peer that went away, or no descriptor to accept with
+            self._repeated.warning("loop.trouble", str(context.get("message")), error.strerror or type(error).__name__)
             return
         self._crash = error if isinstance(error, BaseException) else RuntimeError(str(context.get("message")))
         self._stop.set()
-
-    def _tell_once(self, event: str, *what: str) -> None:
-        """Log what may come a thousand times a second once a minute, with how often it came."""
-        now = time.monotonic()
-        told_at, unsaid = self._told.get((event, *what), (-REPEAT_S, 0))
-        if now - told_at < REPEAT_S:
-            self._told[(event, *what)] = (told_at, unsaid + 1)
-            return
-        if len(self._told) > TOLD_AT_MOST:
-            self._told.clear()
-        self._told[(event, *what)] = (now, 0)
-        log.warning(event, reason=": ".join(what), repeated=unsaid)
 
     # ---- wiring: rows
 
     def _refusal(self, channel: str, reference: str, reason: str) -> None:
         if self.spool.trouble is not None:
-            self._tell_once("message.refused", channel, reason)  # not a line a message, on the disk that is full
+            self._repeated.warning("message.refused", channel, reason)  # not a line a message, on the disk that is full
         else:
             log.warning("message.refused", channel=channel, ref=reference, reason=reason)
 
@@ -294,12 +284,16 @@ class Daemon:
         return self._answers.voice.answer(row, "AE", "this channel was switched off", None)
 
     def _disk(self, trouble: SpoolTrouble | None) -> None:
+        self._tell_set_aside()
         if trouble is None:
             log.info("spool.healthy")
-            self._tell_set_aside()
-            self.dispatcher.pump()
+        elif trouble.trouble is Trouble.LOW:
+            log.warning("spool.low", reason=str(trouble), remedy=trouble.hint)
+            self.housekeeping.hurry()
         else:
             log.error("spool.troubled", trouble=trouble.trouble.value, reason=str(trouble), remedy=trouble.hint)
+            return
+        self.dispatcher.pump()
 
     def _tell_set_aside(self) -> None:
         aside = self.spool.set_aside
@@ -352,7 +346,12 @@ class Daemon:
         if plan is not None:
             await self._adopt(plan, partial=True)
             log.info("configuration.recalled", channels=len(plan.channels), saved_at=str(self.configuration.saved_at))
-        for name in self.spool.shelf.open_channels():
+        try:
+            stored = self.spool.shelf.open_channels()
+        except SpoolTrouble as trouble:
+            log.error("spool.unread", reason=str(trouble), remedy=trouble.hint)
+            stored = []
+        for name in stored:
             if name not in self.dispatcher.lanes:
                 self.dispatcher.configure(name, None, self.channels.metrics.setdefault(name, ChannelMetrics()))
 
@@ -472,7 +471,7 @@ class Daemon:
             logbook=self._book,
             more=self._own_findings,
             off=lambda: self._plan.skipped if self._plan is not None else (),
-            swept=lambda: self._swept,
+            swept=lambda: self.housekeeping.swept,
             started=time.time(),
         )
 
@@ -493,99 +492,6 @@ class Daemon:
     def _agent_settings(self) -> AgentSettings:
         return self._plan.agent_settings if self._plan is not None else AgentSettings()
 
-    async def _keep_house(self) -> None:
-        await asyncio.sleep(FIRST_SWEEP_S)
-        while True:
-            local, remote = self.settings.spool, self._agent_settings
-            policy = RetentionPolicy(
-                _first(local.retention_days, remote.queue_retention_days),
-                _first(local.errored_retention_days, remote.queue_errored_retention_days),
-                _first(local.retention_max_mb, remote.queue_retention_max_mb),
-                remote.queue_sweep_interval_s,
-            )
-            self._swept = await sweep(self.spool, policy)
-            if self._swept.error:
-                log.warning("spool.not-swept", reason=self._swept.error)
-            elif self._swept.deleted:
-                log.info("spool.swept", deleted=self._swept.deleted)
-            await asyncio.sleep(policy.sweep_interval_s)
-
-    async def _log_stats(self) -> None:
-        while True:
-            every_s = self._agent_settings.log_stats_freq_s
-            await asyncio.sleep(every_s or RETRY_CONFIG_S)
-            if every_s:
-                log.info("agent.stats", stats=wire_stats(self.vitals.report()))
-
-
-def _allow_many_files() -> None:
-    """Each connection is a file: take as many as the system lets us without asking."""
-    if sys.platform != "win32":
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _first(local: float | None, remote: float) -> float:
-    return remote if local is None else local
-
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-async def run(
-    settings: Settings, environ: Mapping[str, str], reread: Callable[[], Settings], *, stop: asyncio.Event | None = None
-) -> None:
-    """The daemon until SIGTERM, SIGINT, a service stop, or `stop`."""
-    notifier = Notifier.from_environ(environ)
-    with opened(settings.log) as book:
-        for finding in settings.findings:
-            log.warning("settings.finding", where=finding.where, reason=finding.text, remedy=finding.remedy)
-        daemon = Daemon(settings, book, notifier, environ, reread)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                hangs = tasks.create_task(_signals(daemon, stop), name="signals")
-                await daemon.run()
-                hangs.cancel()
-        except BaseExceptionGroup as group:
-            error = _only(group)
-            if not isinstance(error, AgentError | asyncio.CancelledError):
-                log.exception("daemon.crashed")
-            raise error from None
-
-
-async def _signals(daemon: Daemon, stop: asyncio.Event | None) -> None:
-    """SIGTERM and SIGINT end, SIGHUP reloads; on Windows Ctrl-C and Ctrl-Break end."""
-    loop = asyncio.get_running_loop()
-    hang_up = asyncio.Event()
-    if sys.platform == "win32":
-        for number in (signal.SIGINT, signal.SIGBREAK):
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(daemon.stop))
-    else:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, daemon.stop)
-        loop.add_signal_handler(signal.SIGHUP, hang_up.set)
-    async with asyncio.TaskGroup() as tasks:
-        if stop is not None:
-            tasks.create_task(_then(stop.wait(), daemon.stop), name="stop")
-        while True:
-            await hang_up.wait()
-            hang_up.clear()
-            await daemon.hang_up()
-
-
-async def _then(waited: Coroutine[Any, Any, Any] | Awaitable[Any], act: Callable[[], None]) -> None:
-    await waited
-    act()
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one failure that matters of a group: TaskGroups nest, and cancel the others because of it."""
-    for error in group.exceptions:
-        inner = _only(error) if isinstance(error, BaseExceptionGroup) else error
-        if not isinstance(inner, asyncio.CancelledError):
-            return inner
-    return group.exceptions[0]

@@ -32,6 +32,8 @@ from agent.settings import LogFile, LogSettings
 MAIN_STEM = "agent-main"
 CHANNEL_STEM = "agent-channels"
 WITHHELD = "<withheld>"
+REPEAT_S = 60.0
+TOLD_AT_MOST = 1_000
 
 _THRESHOLDS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40, "NONE": 1_000}
 # VT and FS frame a message; a name before '|', and MSH before any usual separator, begin a segment (HL7 v2.5.1 §2.5).
@@ -143,6 +145,24 @@ class ContentLog:
         lines, self._lines = self._lines, []
         if lines and _CHANNEL.tap is not None:
             _CHANNEL.tap.put(_encode_lines(lines))
+
+
+class Repeated:
+    """Warnings that may come a thousand times a second: the first at once, then one a minute with how often it came."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def warning(self, event: str, *what: str) -> None:
+        now_s = time.monotonic()
+        told_at, unsaid = self._told.get((event, *what), (now_s - REPEAT_S, 0))
+        if now_s - told_at < REPEAT_S:
+            self._told[event, *what] = (told_at, unsaid + 1)
+            return
+        if len(self._told) >= TOLD_AT_MOST:
+            self._told.clear()
+        self._told[event, *what] = (now_s, 0)
+        main().warning(event, reason=": ".join(what), repeated=unsaid)
 
 
 class Logbook:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from daemon_at_home import a_daemon, ask, listens, port_of, settings_for, until
 
-from agent.daemon import run
 from agent.errors import ConfigError, StoreError
 from agent.hub import Hub
+from agent.process import run
 
 
 @pytest.fixture

@@ -83,6 +83,18 @@ async def test_messages_and_answers_go_to_the_channel_log_alone_in_the_order_the
     assert _lines(tmp_path, "agent-main") == []
 
 
+def test_a_warning_that_comes_a_thousand_times_is_told_once_a_minute(book: logbook.Logbook) -> None:
+    repeated = logbook.Repeated()
+    for _ in range(1000):
+        repeated.warning("loop.trouble", "accept", "too many open files")
+    repeated.warning("loop.trouble", "accept", "something else")
+
+    assert [line["reason"] for line in reversed(book.read_newest(10))] == [
+        "accept: too many open files",
+        "accept: something else",
+    ]
+
+
 async def test_a_channel_log_that_is_off_takes_no_message(tmp_path: Path) -> None:
     with logbook.opened(_settings(tmp_path, channel=None), stderr=io.StringIO()):
         logbook.ContentLog().note("message.received", "adt", "10.0.0.1:4711", 7, MESSAGE.encode())

@@ -36,7 +36,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent import daemon
+    from agent import process
 
     def read() -> Settings:
         return settings_from(args)
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(daemon.run(settings, os.environ, read))
+        asyncio.run(process.run(settings, os.environ, read))
     else:
-        uvloop.run(daemon.run(settings, os.environ, read))
+        uvloop.run(process.run(settings, os.environ, read))
     return 0

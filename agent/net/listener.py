@@ -109,6 +109,12 @@ class Listener:
         self.stop_accepting()
         await self.dismiss(self.connections, drain_s=drain_s)
 
+    def cut(self) -> None:
+        """Stop accepting, and end every connection as it stands."""
+        self.stop_accepting()
+        for connection in list(self.connections):
+            connection.abort()
+
     async def dismiss(self, connections: Iterable[Connection], *, drain_s: float) -> None:
         """Read no more from these connections and close each once it is answered, all of them after `drain_s`."""
         leaving = set(connections)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ward_agents import FarEnd, environment_of
 
-from agent import daemon
+from agent import process
 from agent.settings import Settings
 
 STOP_WITHIN_S = 15.0
@@ -32,7 +32,7 @@ async def resident_agent(far_end: FarEnd, folder: Path) -> AsyncIterator[None]:
     thresholds = gc.get_threshold()
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(daemon.run(read(), environment, read, stop=stop), name="agent")
+            running = tasks.create_task(process.run(read(), environment, read, stop=stop), name="agent")
             try:
                 yield
             finally:
