@@ -24,8 +24,8 @@ from agent import __version__, lock
 from agent.channels import Channels
 from agent.commands import Commands, table
 from agent.commands.serve import Request
-from agent.configuration import Configuration, Resources
-from agent.errors import AgentError, ConfigError, Finding, LinkError, Severity
+from agent.configuration import Configuration
+from agent.errors import AgentError, ConfigError, Finding, Severity
 from agent.flow.answers import Answers
 from agent.flow.dispatcher import Dispatcher, Window
 from agent.flow.intake import Intake
@@ -44,10 +44,10 @@ from agent.net.rest import Rest
 from agent.net.tls import client_context
 from agent.net.uplink import LostLink, Uplink
 from agent.notify import Notifier
-from agent.plan import AgentSettings, ConfigPlan
 from agent.protocol.envelope import AgentErrorFrame, FromAgent, FromServer, Push, TransmitResponse, encode, sayable
 from agent.settings import Settings
 from agent.status import prometheus, wire_stats
+from agent.steering import Steering
 from agent.store.row import Row, Trouble
 from agent.store.salvage import SetAside
 from agent.store.spool import Spool, SpoolEvents, Timing
@@ -60,8 +60,6 @@ DRAIN_S: Final = 8.0  # of the 10 s that a supervisor grants, one is kept for th
 CLOSE_SPOOL_S: Final = 1.5  # for a disk that answers; one that does not is left, and the next start recovers
 TOO_LARGE: Final = 1009  # RFC 6455 §7.4.1
 CROWDED_BYTES: Final = 32 << 20  # taken but not yet on the platter: beyond it senders wait
-RETRY_CONFIG_S: Final = 10.0
-LONG_OUTAGE_S: Final = 60.0  # after it the configuration may have changed unheard
 OFF_TEXT: Final = "Agent.status is currently set to off"
 
 
@@ -81,16 +79,11 @@ class Daemon:
         self._notifier = notifier
         self._reread = reread
         self._stop = asyncio.Event()
-        self._refresh = asyncio.Event()
-        self._plan: ConfigPlan | None = None
-        self._stale = True
-        self._lost_at: float | None = None
         self._health_finding: Finding | None = None
         self._restart_needed: Finding | None = None
         self._crash: BaseException | None = None
         self._told_aside: SetAside | None = None
         self._repeated = Repeated()
-        self._turn = asyncio.Lock()
         server = settings.server
         tls = client_context(server.ca_file)
         proxy = proxy_for(server.base_url, server.proxy.reveal() if server.proxy is not None else None, environ)
@@ -139,6 +132,7 @@ class Daemon:
             crowded=lambda: self.spool.uncommitted_bytes > CROWDED_BYTES,
             unanswered=settings.limits.unanswered_per_connection,
         )
+        self.steering = Steering(self.configuration, self.channels)
         self.spool: Spool
         self.housekeeping: Housekeeping
         self.vitals: Vitals
@@ -170,12 +164,14 @@ class Daemon:
                     )
                 )
                 self.housekeeping = Housekeeping(
-                    self.spool, local=lambda: self.settings.spool, remote=lambda: self._agent_settings
+                    self.spool, local=lambda: self.settings.spool, remote=lambda: self.steering.agent_settings
                 )
                 self._tell_set_aside()
                 self.dispatcher.connect(self.spool, self.uplink)
                 self.vitals = self._make_vitals()
-                self.commands = Commands(table(report=self.vitals.report, reload_config=self.reload), send=self._send)
+                self.commands = Commands(
+                    table(report=self.vitals.report, reload_config=self.steering.reload), send=self._send
+                )
                 await parts.enter_async_context(self._rest)
                 await parts.enter_async_context(open_control(settings.paths.control, self.commands.ask))
                 parts.callback(self.channels.cut)
@@ -204,7 +200,8 @@ class Daemon:
                     ("notify", self._notifier.watch()),
                 )
             ]
-            await self._recall()
+            await self.steering.recall()
+            self._park_the_rest()
             gc.collect()
             gc.freeze()  # what is here now stays: the collector need not look at it again
             gc.set_threshold(50_000, 20, 100)
@@ -214,7 +211,7 @@ class Daemon:
                 tasks.create_task(work, name=name)
                 for name, work in (
                     ("credentials", self.credentials.run()),
-                    ("configuration", self._follow_configuration()),
+                    ("steering", self.steering.follow()),
                     ("uplink", self.uplink.run()),
                     ("stats", self.housekeeping.log_stats(lambda: wire_stats(self.vitals.report()))),
                 )
@@ -295,6 +292,17 @@ class Daemon:
             return
         self.dispatcher.pump()
 
+    def _park_the_rest(self) -> None:
+        """Channels that nobody configures any more, but whose messages are still here."""
+        try:
+            stored = self.spool.shelf.open_channels()
+        except SpoolTrouble as trouble:
+            log.error("spool.unread", reason=str(trouble), remedy=trouble.hint)
+            stored = []
+        for name in stored:
+            if name not in self.dispatcher.lanes:
+                self.dispatcher.configure(name, None, self.channels.metrics.setdefault(name, ChannelMetrics()))
+
     def _tell_set_aside(self) -> None:
         aside = self.spool.set_aside
         if aside is not None and aside is not self._told_aside:
@@ -304,16 +312,12 @@ class Daemon:
     # ---- wiring: the server
 
     def _live(self) -> None:
-        now = time.monotonic()
-        unread = self._stale and not self._turn.locked()  # while it is being read, it need not be read again
-        if unread or (self._lost_at is not None and now - self._lost_at > LONG_OUTAGE_S):
-            self._refresh.set()
-        self._lost_at = None
+        self.steering.live()
         self.dispatcher.pump()
 
     def _lost(self, lost: LostLink) -> None:
         if lost.was_live:
-            self._lost_at = time.monotonic()
+            self.steering.lost()
             self.dispatcher.link_lost(too_large=lost.code == TOO_LARGE)
 
     def _frames(self, frames: list[FromServer]) -> None:
@@ -329,7 +333,7 @@ class Daemon:
             self.dispatcher.answered(answers)
 
     def _request(self, frame: FromServer) -> None:
-        if isinstance(frame, Push) and self._plan is not None and self._plan.off:
+        if isinstance(frame, Push) and self.steering.off:
             self._send(AgentErrorFrame(OFF_TEXT, frame.callback))
         elif isinstance(frame, Request):
             self.commands.take(frame)
@@ -338,80 +342,7 @@ class Daemon:
         if self.uplink.live:
             self.uplink.send([encode(frame)])
 
-    # ---- configuration
-
-    async def _recall(self) -> None:
-        """Listen by the last good configuration; the server's own follows when it can be asked."""
-        plan = self.configuration.recall()
-        if plan is not None:
-            await self._adopt(plan, partial=True)
-            log.info("configuration.recalled", channels=len(plan.channels), saved_at=str(self.configuration.saved_at))
-        try:
-            stored = self.spool.shelf.open_channels()
-        except SpoolTrouble as trouble:
-            log.error("spool.unread", reason=str(trouble), remedy=trouble.hint)
-            stored = []
-        for name in stored:
-            if name not in self.dispatcher.lanes:
-                self.dispatcher.configure(name, None, self.channels.metrics.setdefault(name, ChannelMetrics()))
-
-    async def _follow_configuration(self) -> None:
-        """Read the server's configuration at the start, and again when it may have changed unheard."""
-        self._refresh.set()
-        while True:
-            await self._refresh.wait()
-            self._refresh.clear()
-            if not self._stale and self._lost_at is None and self._plan is not None and not self.uplink.live:
-                continue
-            try:
-                await self._load(partial=True)
-            except AgentError as error:
-                log.warning("configuration.unread", reason=str(error), remedy=error.hint)
-                wait_s = (error.retry_after_s if isinstance(error, LinkError) else None) or RETRY_CONFIG_S
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await self._refresh.wait()
-                self._refresh.set()
-
-    async def reload(self) -> None:
-        """The server's configuration, again, all or nothing. Raises AgentError when the old one stays in force."""
-        await self._load(partial=False)
-
-    async def _load(self, *, partial: bool) -> None:
-        async with self._turn:
-            resources = await self.configuration.read()
-            plan = self.configuration.plan(resources)
-            if plan.errors and not partial:
-                raise ConfigError(plan.errors)
-            await self._adopt(plan, partial=partial)
-            self._stale = False
-            self._keep(resources, plan)
-
-    def _keep(self, resources: Resources, plan: ConfigPlan) -> None:
-        if plan.errors:
-            return
-        try:
-            self.configuration.keep(resources)
-        except AgentError as error:
-            log.error("configuration.not-kept", reason=str(error), remedy=error.hint)
-
-    async def _adopt(self, plan: ConfigPlan, *, partial: bool) -> None:
-        """Run by `plan`. Raises ConfigError when that is not possible and nothing was changed."""
-        await self.channels.apply(plan.channels, partial=partial)
-        known = self._plan.findings if self._plan is not None else ()
-        self._plan = plan
-        for finding in plan.findings:
-            if finding not in known:
-                say = log.error if finding.severity is Severity.ERROR else log.warning
-                say(
-                    "configuration.finding",
-                    code=finding.code,
-                    where=finding.where,
-                    reason=finding.text,
-                    remedy=finding.remedy,
-                )
-        if plan.off:
-            log.warning("daemon.off", reason="Agent.status is off on the server; all channels are closed")
+    # ---- local settings
 
     async def hang_up(self) -> None:
         """SIGHUP: local settings and the server's configuration, both again."""
@@ -423,7 +354,7 @@ class Daemon:
                 for finding in error.findings:
                     log.error("settings.refused", where=finding.where, reason=finding.text, remedy=finding.remedy)
             try:
-                await self.reload()
+                await self.steering.reload()
                 log.info("configuration.reloaded", channels=len(self.channels.by_name))
             except AgentError as error:
                 log.error("configuration.refused", reason=str(error), remedy=error.hint)
@@ -470,7 +401,7 @@ class Daemon:
             configuration=self.configuration,
             logbook=self._book,
             more=self._own_findings,
-            off=lambda: self._plan.skipped if self._plan is not None else (),
+            off=lambda: self.steering.plan.skipped if self.steering.plan is not None else (),
             swept=lambda: self.housekeeping.swept,
             started=time.time(),
         )
@@ -478,19 +409,11 @@ class Daemon:
     def _own_findings(self) -> list[Finding]:
         found = [f for f in (self._health_finding, self._restart_needed) if f is not None]
         found += [f for f in self.settings.findings if f.severity is not Severity.INFO]
-        if self._plan is not None:
-            found += self._plan.findings
-            if self._plan.off:
-                text = "Agent.status is off on the server: all channels are closed"
-                found.append(Finding("agent.off", Severity.WARNING, text, "set Agent.status to active and reload"))
+        found += self.steering.findings()
         return found
 
     def _note_health(self, finding: Finding | None) -> None:
         self._health_finding = finding
-
-    @property
-    def _agent_settings(self) -> AgentSettings:
-        return self._plan.agent_settings if self._plan is not None else AgentSettings()
 
 
 def _now_ms() -> int:

@@ -55,7 +55,7 @@ async def a_daemon(settings: Settings, reread: Callable[[], Settings] | None = N
 async def until(so: Callable[[], object]) -> None:
     """Wait until `so` holds; fails after WITHIN_S. Polls: a daemon at work has no bell for its tests."""
     async with asyncio.timeout(WITHIN_S):
-        while not so():  # noqa: ASYNC110
+        while not so():
             await asyncio.sleep(0.01)
 
 

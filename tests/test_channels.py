@@ -177,7 +177,7 @@ async def until(so: object) -> None:
     """Poll: what is waited for happens inside another event loop callback, without a sound."""
     assert callable(so)
     async with asyncio.timeout(WITHIN_S):
-        while not so():  # noqa: ASYNC110
+        while not so():
             await asyncio.sleep(0.005)
 
 

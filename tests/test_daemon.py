@@ -66,7 +66,7 @@ async def test_a_reload_that_fails_changes_nothing_and_says_why(tmp_path: Path, 
             "ward", {"hl7": "mllp://127.0.0.1:0", "bad": "carrier-pigeon://roof"}, agent_id=hub.agent_id
         )
         with pytest.raises(ConfigError, match="pigeon"):
-            await daemon.reload()
+            await daemon.steering.reload()
         assert port_of(daemon) == port
         assert [ack.code for ack in await ask(port, "M1")] == ["AA"]
 
@@ -79,7 +79,7 @@ async def test_a_reload_that_succeeds_adds_what_is_new(tmp_path: Path, hub: Hub)
             {"hl7": "mllp://127.0.0.1:0", "lab": "mllp://127.0.0.1:0?enhanced=aa"},
             agent_id=hub.agent_id,
         )
-        await daemon.reload()
+        await daemon.steering.reload()
         assert [ack.code for ack in await ask(await listens(daemon, "lab"), "M1")] == ["AA"]
 
 
@@ -87,7 +87,7 @@ async def test_an_agent_that_is_switched_off_closes_its_channels_and_says_so(tmp
     async with a_daemon(settings_for(tmp_path / "agent", hub.base_url, hub)) as daemon:
         await listens(daemon)
         await hub.put_resource({**hub.resource("Agent", hub.agent_id), "status": "off"})
-        await daemon.reload()
+        await daemon.steering.reload()
         assert daemon.channels.by_name == {}
         assert "agent.off" in {finding.code for finding in daemon.vitals.findings()}
 

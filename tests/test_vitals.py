@@ -62,7 +62,7 @@ async def test_a_port_that_cannot_be_had_is_a_finding_and_not_ready(daemon: Daem
         taken = stranger.getsockname()[1]
         channels = {"hl7": "mllp://127.0.0.1:0", "lab": f"mllp://127.0.0.1:{taken}"}
         await hub.put_agent("ward", channels, agent_id=hub.agent_id)
-        await daemon._load(partial=True)
+        await daemon.steering._load(partial=True)
         assert "channel.cannot-listen" in codes(daemon)
         assert daemon.vitals.unready() == ["channel lab does not listen"]
         states = {channel.name: channel.state for channel in daemon.vitals.report().channels}
@@ -103,7 +103,7 @@ async def test_a_channel_that_is_switched_off_on_the_server_is_off(daemon: Daemo
     agent = hub.resource("Agent", hub.agent_id)
     reference = agent["channel"][0]["endpoint"]["reference"]
     await hub.put_resource({**hub.resource(*reference.split("/")), "status": "off"})
-    await daemon.reload()
+    await daemon.steering.reload()
     [channel] = daemon.vitals.report().channels
     assert (channel.name, channel.state) == ("hl7", ChannelState.OFF)
 

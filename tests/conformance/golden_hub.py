@@ -195,7 +195,7 @@ class HubStage:
             assert connection.transport is not None
             connection.transport.abort()
         async with asyncio.timeout(WITHIN_S):
-            while end in self._hub._sockets:  # noqa: ASYNC110 - a hub tells nobody that a socket has gone
+            while end in self._hub._sockets:
                 await asyncio.sleep(0.005)
 
 

@@ -84,5 +84,5 @@ async def test_a_file_that_cannot_be_read_is_asked_again(path: Path, told: Told,
 
 
 async def until(so: Callable[[], bool]) -> None:
-    while not so():  # noqa: ASYNC110 - the filter tells nobody
+    while not so():
         await asyncio.sleep(0.001)

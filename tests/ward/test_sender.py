@@ -136,7 +136,7 @@ async def test_a_receiver_that_is_not_there_yet_is_waited_for_if_so_asked() -> N
     sender = Sender(to, [bodies(2)], Pace(reconnect=True))
     async with asyncio.TaskGroup() as both:
         run_task = both.create_task(run(sender), name="run")
-        while not sender.tally().obstacle:  # noqa: ASYNC110 - a counter for people, there is no event behind it
+        while not sender.tally().obstacle:
             await asyncio.sleep(0.005)
         async with open_receiver(to.host, to.port, Behaviour()):
             await run_task
