@@ -2,8 +2,9 @@
 
 Secret: when the server's configuration is read again: at the start, until it could be read once, after an outage so
 long that a change may have gone unheard, and when somebody asks.
-Promise: a plan is in force whole or not at all, and one that was in force is kept as the last good one. While the
-server cannot be asked, the last good one holds.
+Promise: what somebody asks for is in force whole or not at all. What is read unasked never takes away a channel that
+runs: then the old plan stays, with a finding. What is in force is kept as the last good one, and holds while the server
+cannot be asked.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Steering:
         self._lost_at: float | None = None
         self._refresh = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._refused: tuple[Finding, ...] = ()  # why the server's newest configuration is not in force
+        self._told = ""
 
     @property
     def agent_settings(self) -> AgentSettings:
@@ -50,7 +53,7 @@ class Steering:
     def findings(self) -> list[Finding]:
         if self.plan is None:
             return []
-        found = list(self.plan.findings)
+        found = [*self.plan.findings, *(finding for finding in self._refused if finding not in self.plan.findings)]
         if self.plan.off:
             text = "Agent.status is off on the server: all channels are closed"
             found.append(Finding("agent.off", Severity.WARNING, text, "set Agent.status to active and reload"))
@@ -71,7 +74,7 @@ class Steering:
         """Listen by the last good configuration; the server's own follows when it can be asked."""
         plan = self._configuration.recall()
         if plan is not None:
-            await self._adopt(plan, partial=True)
+            await self._adopt(plan, None, partial=True)
             log.info("configuration.recalled", channels=len(plan.channels), saved_at=str(self._configuration.saved_at))
 
     async def follow(self) -> None:
@@ -81,38 +84,64 @@ class Steering:
             await self._refresh.wait()
             self._refresh.clear()
             try:
-                await self._load(partial=True)
+                await self._look()
+                self._told = ""
             except AgentError as error:
-                log.warning("configuration.unread", reason=str(error), remedy=error.hint)
+                if str(error) != self._told:
+                    self._told = str(error)
+                    log.warning("configuration.unread", reason=str(error), remedy=error.hint)
                 wait_s = (error.retry_after_s if isinstance(error, LinkError) else None) or RETRY_S
                 await pause(self._refresh, wait_s)
                 self._refresh.set()
 
     async def reload(self) -> None:
         """The server's configuration, again, all or nothing. Raises AgentError when the old one stays in force."""
-        await self._load(partial=False)
-
-    async def _load(self, *, partial: bool) -> None:
         async with self._turn:
             resources = await self._configuration.read()
             plan = self._configuration.plan(resources)
-            if plan.errors and not partial:
+            if plan.errors:
                 raise ConfigError(plan.errors)
-            await self._adopt(plan, partial=partial)
-            self._stale = False
-            self._keep(resources, plan)
+            await self._adopt(plan, resources, partial=False)
 
-    def _keep(self, resources: Resources, plan: ConfigPlan) -> None:
-        if plan.errors:
-            return
+    async def _look(self) -> None:
+        """The server's configuration, unasked: as much of it as can be had without losing a channel that runs."""
+        async with self._turn:
+            resources = await self._configuration.read()
+            plan = self._configuration.plan(resources)
+            self._stale = False
+            listening = {n for n, channel in self._channels.by_name.items() if channel.listener is not None}
+            wanted = {channel.name for channel in resources.agent.channel} - set(plan.skipped)
+            if listening & wanted - {spec.name for spec in plan.channels}:
+                self._refuse(plan.errors)
+                return
+            try:
+                await self._adopt(plan, resources, partial=False)
+            except ConfigError as error:
+                if listening & {finding.where for finding in error.findings}:
+                    self._refuse(error.findings)
+                    return
+                await self._adopt(plan, resources, partial=True)
+
+    def _refuse(self, findings: tuple[Finding, ...]) -> None:
+        if findings != self._refused:
+            log.error(
+                "configuration.refused", reason="; ".join(map(str, findings)), remedy="the old one stays in force"
+            )
+        self._refused = findings
+
+    def _keep(self, resources: Resources) -> None:
         try:
             self._configuration.keep(resources)
         except AgentError as error:
             log.error("configuration.not-kept", reason=str(error), remedy=error.hint)
 
-    async def _adopt(self, plan: ConfigPlan, *, partial: bool) -> None:
-        """Run by `plan`. Raises ConfigError when that is not possible and nothing was changed."""
+    async def _adopt(self, plan: ConfigPlan, resources: Resources | None, *, partial: bool) -> None:
+        """Run by `plan`, made from `resources` (None: the kept ones). Raises ConfigError when nothing was changed."""
         await self._channels.apply(plan.channels, partial=partial)
+        self._stale = self._stale and resources is None
+        self._refused = ()
+        if resources is not None:
+            self._keep(resources)
         known = self.plan.findings if self.plan is not None else ()
         self.plan = plan
         for finding in plan.findings:

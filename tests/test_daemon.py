@@ -71,6 +71,38 @@ async def test_a_reload_that_fails_changes_nothing_and_says_why(tmp_path: Path, 
         assert [ack.code for ack in await ask(port, "M1")] == ["AA"]
 
 
+async def test_what_is_read_unasked_never_takes_away_a_channel_that_runs(tmp_path: Path, hub: Hub) -> None:
+    async with a_daemon(settings_for(tmp_path / "agent", hub.base_url, hub)) as daemon:
+        port = await listens(daemon)
+        # given somebody who spoils the channel's address while nobody listens to the server
+        await hub.put_agent("ward", {"hl7": "carrier-pigeon://roof"}, agent_id=hub.agent_id)
+        await daemon.steering._look()
+        # then it goes on as it was, and a finding says why
+        assert port_of(daemon) == port
+        assert [ack.code for ack in await ask(port, "M1")] == ["AA"]
+        assert [f for f in daemon.vitals.findings() if "pigeon" in str(f)]
+        # and a mended one is taken, with nothing more to say
+        await hub.put_agent("ward", {"hl7": "mllp://127.0.0.1:0", "lab": "mllp://127.0.0.1:0"}, agent_id=hub.agent_id)
+        await daemon.steering._look()
+        assert await listens(daemon, "lab")
+        assert not [f for f in daemon.vitals.findings() if "pigeon" in str(f)]
+
+
+async def test_one_bad_channel_keeps_no_other_from_the_last_good_configuration(tmp_path: Path, hub: Hub) -> None:
+    # given an agent with a channel that this version does not carry
+    port = free_port()
+    channels = {"hl7": f"mllp://127.0.0.1:{port}", "images": "dicom://127.0.0.1:104"}
+    await hub.put_agent("ward", channels, agent_id=hub.agent_id)
+    settings = settings_for(tmp_path / "agent", hub.base_url, hub)
+    async with a_daemon(settings) as daemon:
+        await listens(daemon)
+        await until(lambda: settings.paths.last_good.exists())
+    # when it starts again with the server away, then the good one listens
+    away = settings_for(tmp_path / "agent", "http://127.0.0.1:1/", hub)
+    async with a_daemon(away) as daemon:
+        assert await listens(daemon) == port
+
+
 async def test_a_reload_that_succeeds_adds_what_is_new(tmp_path: Path, hub: Hub) -> None:
     async with a_daemon(settings_for(tmp_path / "agent", hub.base_url, hub)) as daemon:
         await listens(daemon)

@@ -62,7 +62,7 @@ async def test_a_port_that_cannot_be_had_is_a_finding_and_not_ready(daemon: Daem
         taken = stranger.getsockname()[1]
         channels = {"hl7": "mllp://127.0.0.1:0", "lab": f"mllp://127.0.0.1:{taken}"}
         await hub.put_agent("ward", channels, agent_id=hub.agent_id)
-        await daemon.steering._load(partial=True)
+        await daemon.steering._look()
         assert "channel.cannot-listen" in codes(daemon)
         assert daemon.vitals.unready() == ["channel lab does not listen"]
         states = {channel.name: channel.state for channel in daemon.vitals.report().channels}
