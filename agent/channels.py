@@ -129,7 +129,7 @@ class Channels:
             change.fresh[_place(spec)] = self._listener(spec, sockets)
 
     def _listener(self, spec: ChannelSpec, sockets: list[socket.socket]) -> Listener:
-        return Listener(sockets, max_message_bytes=spec.max_message_bytes, unanswered=self.unanswered)
+        return Listener(sockets, max_message_bytes=spec.line.max_message_bytes, unanswered=self.unanswered)
 
     async def _withdraw(self, change: _Change) -> None:
         """As if nothing had been tried."""
@@ -158,7 +158,7 @@ class Channels:
             if channel.listener is not None:
                 if holder is not None and holder.spec.name != name:
                     leaving.append((channel.listener, list(channel.listener.connections)))
-                channel.listener.max_message_bytes = spec.max_message_bytes
+                channel.listener.max_message_bytes = spec.line.max_message_bytes
                 channel.listener.events = self._events(channel)
             self.by_name[name] = channel
             self._tell(before, channel)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 from agent.protocol.hl7 import KeySpec
 
@@ -20,6 +22,7 @@ class AckMode(StrEnum):
     ORIGINAL = "original"
     ENHANCED = "enhanced"  # CA once stored, the application's answer later
     ENHANCED_AA = "enhanced-aa"  # AA once stored, the application's answer never
+    AUTO = "auto"  # as MSH-15 and MSH-16 of each message ask; original where it has neither
 
 
 class AppAck(StrEnum):
@@ -47,6 +50,13 @@ class DuplicateBehavior(StrEnum):
     REJECT = "reject"
 
 
+class BatchAck(StrEnum):
+    """How a batch (HL7 v2.5.1 §2.10.3) is answered: each message for itself, or all in one batch of answers."""
+
+    MESSAGE = "message"
+    BATCH = "batch"
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """When to try again. Delays in milliseconds; `max_attempts` 0 = no limit."""
@@ -59,8 +69,39 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """Whose certificate a channel shows, and whose it asks for: one `[tls.NAME]` of this host. All files are PEM.
+
+    `certificate` may hold the chain behind it; `key` None: the key stands in the same file. With `client_ca` a sender
+    must show a certificate of one of these authorities; a channel that dials believes them beside the host's own.
+    """
+
+    name: str
+    certificate: Path | None = None
+    key: Path | None = None
+    key_password_file: Path | None = None
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LineSpec:
+    """What the connections of a channel may do. Times in seconds; 0 is "without limit" everywhere."""
+
+    tls: TlsSpec | None = None
+    allow: tuple[IPv4Network | IPv6Network, ...] = ()  # who may connect; empty: everybody
+    max_connections: int = 0
+    max_message_bytes: int = 16 * 1024 * 1024
+    idle_timeout_s: float = 0.0  # between messages
+    frame_timeout_s: float = 120.0  # from the first byte of a message to its last
+    keepalive_s: int = 60  # silence before TCP asks whether the sender is still there; 0: never
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelSpec:
-    """An MLLP channel. `address` is the Endpoint's text; all else was read from it, from Agent.setting, or set."""
+    """An MLLP channel. `address` is the Endpoint's text; all else was read from it, from Agent.setting, or set.
+
+    `dials`: the sender is the TCP server; the channel connects to host and port, and receives there.
+    """
 
     name: str
     address: str
@@ -76,5 +117,9 @@ class ChannelSpec:
     max_workers: int | None = None  # None: as many keys in parallel as there are
     duplicates: DuplicateBehavior = DuplicateBehavior.IDEMPOTENT
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    max_message_bytes: int = 16 * 1024 * 1024
+    line: LineSpec = field(default_factory=LineSpec)
+    dials: bool = False
+    fallback_charset: str | None = None  # Python codec for bytes that the declared one cannot read; None: refuse them
+    mllp_release: int = 1  # 2: commit blocks 0x06 and 0x15 (MLLP release 2)
+    batch_ack: BatchAck = BatchAck.MESSAGE
     endpoint: str = ""  # reference of the Endpoint resource, for people

@@ -24,7 +24,7 @@ from agent.metrics import ChannelMetrics
 from agent.protocol.envelope import TransmitRequest, TransmitResponse, decode_from_agent
 from agent.protocol.hl7 import read_ack
 from agent.protocol.mllp import wrap
-from agent.spec import AckMode, ChannelSpec
+from agent.spec import AckMode, ChannelSpec, LineSpec
 from agent.store.row import Row
 from agent.store.spool import Spool, SpoolEvents
 from agent.store.sqlite import SpoolTrouble
@@ -260,7 +260,7 @@ async def test_other_parameters_on_the_same_address_keep_every_connection(hall: 
     port = hall.port("adt")
     async with device(port) as sender:
         assert await sender.is_served("M1")
-        await hall.channels.apply([spec("adt", ack_mode=AckMode.ENHANCED, max_message_bytes=200)])
+        await hall.channels.apply([spec("adt", ack_mode=AckMode.ENHANCED, line=LineSpec(max_message_bytes=200))])
         sender.send("M2")
         assert await sender.code() == "CA"
         assert hall.port("adt") == port

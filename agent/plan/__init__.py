@@ -18,7 +18,7 @@ from agent.plan.lastgood import LastGood, load_last_good, save_last_good
 from agent.plan.options import label, read_agent_settings, read_parameters
 from agent.protocol.fhir import Agent, AgentChannel, Endpoint
 from agent.settings import ChannelDefaults
-from agent.spec import AckMode, AppAck, ChannelSpec, DuplicateBehavior, RetryMode, RetryPolicy
+from agent.spec import AckMode, AppAck, ChannelSpec, DuplicateBehavior, LineSpec, RetryMode, RetryPolicy
 
 __all__ = ["AgentSettings", "ConfigPlan", "LastGood", "build_plan", "load_last_good", "save_last_good"]
 
@@ -158,7 +158,7 @@ def _spec(
         max_workers=values.get("maxWorkers"),
         duplicates=values.get("duplicateBehavior", DuplicateBehavior.IDEMPOTENT),
         retry=_retry(channel.name, values, problems),
-        max_message_bytes=defaults.max_message_bytes,
+        line=LineSpec(max_message_bytes=defaults.max_message_bytes),
         endpoint=channel.endpoint.reference,
     )
 

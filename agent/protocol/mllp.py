@@ -22,18 +22,56 @@ def wrap(message: bytes) -> bytes:
     return b"\x0b%b\x1c\r" % message
 
 
-class FrameTooLong(PeerError):
-    """A message is longer than its channel takes. What follows is not worth reading: answer and close.
+class BrokenFrame(PeerError):
+    """A message began and will not be taken whole: answer and close, for what follows is the rest of it.
 
-    `head`: the first bytes of the message, 4096 at most, enough to read MSH for the answer; `limit` in bytes.
+    `head`: its first bytes, 4096 at most, enough to read MSH for the answer. `again`: it may do better another time.
     """
 
-    hint = "raise the frame limit of this channel, or let the sender split the message"
+    again = False
+
+    def __init__(self, text: str, head: bytes) -> None:
+        super().__init__(text)
+        self.head = head
+
+
+class FrameTooLong(BrokenFrame):
+    """A message is longer than its channel takes. `limit` in bytes."""
+
+    hint = "raise maxMessageBytes of this channel, or let the sender split the message"
 
     def __init__(self, head: bytes, limit: int) -> None:
-        super().__init__(f"a message is longer than the limit of {limit} bytes")
-        self.head = head
+        super().__init__(f"a message is longer than the limit of {limit} bytes", head)
         self.limit = limit
+
+
+class FrameUnfinished(BrokenFrame):
+    """A message began and its end block did not come in time."""
+
+    hint = "let the sender end each message with 0x1C 0x0D, or raise frameTimeoutSecs of this channel"
+    again = True
+
+    def __init__(self, head: bytes, after_s: float) -> None:
+        super().__init__(f"the message was not complete {after_s:g} s after it began", head)
+
+
+class NoRoom(BrokenFrame):
+    """The memory for unfinished messages is taken by others."""
+
+    hint = "let the sender send again; if it stays like this, raise limits.unfinished_bytes"
+    again = True
+
+    def __init__(self, head: bytes) -> None:
+        super().__init__("too many long messages are under way at one time", head)
+
+
+class PlainText(BrokenFrame):
+    """A sender speaks unencrypted to a channel that takes TLS only."""
+
+    hint = "switch TLS on in the sender, or give it an mllp:// channel"
+
+    def __init__(self, head: bytes) -> None:
+        super().__init__("this port takes TLS only", head)
 
 
 class Framer:
