@@ -13,15 +13,18 @@ from functools import lru_cache
 from typing import Self
 
 from agent.errors import PeerError
+from agent.protocol.charset import write
 
 STANDARD_SEPARATOR = b"|"
 STANDARD_ENCODING_CHARACTERS = b"^~\\&"
 STANDARD_VERSION = b"2.5.1"
 
 # §2.5.4 leaves the delimiters to the sender. A letter, a blank or a control there is a sign of plain text.
-_DELIMITERS = frozenset(bytes((char,)) for char in b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+DELIMITERS = frozenset(bytes((char,)) for char in b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+_WITHOUT_STRUCTURES = frozenset((b"2.1", b"2.2", b"2.3"))  # MSH-9.3 came with v2.3.1
 _ACK_CODES = frozenset((b"AA", b"AE", b"AR", b"CA", b"CE", b"CR"))
 _LINK_OR_MERGE = frozenset(b"A18 A24 A30 A34 A35 A36 A37 A39 A40 A41 A42 A43 A44 A45 A46 A47 A49 A50 A51".split())
+_LINE_END = re.compile(r"[\r\n]")
 _ERRORS = {  # table 0357
     "100": "Segment sequence error",
     "101": "Required field missing",
@@ -58,10 +61,11 @@ class _Field:
 class Header:
     """What MSH says, as the bytes that were sent; a field that is missing is empty.
 
-    `fields` is the segment split once at its separator: `fields[n - 1]` is MSH-n, for n from 2.
+    `fields` is the segment split once at its separator: `fields[n - 1]` is MSH-n, for n from 2. `transcoded`: the
+    Python codec of a sender whose MSH could not be split by bytes; its fields are UTF-8 then. Empty: they are as sent.
     """
 
-    __slots__ = ("control_id", "encoding_characters", "fields", "message_type", "separator")
+    __slots__ = ("control_id", "encoding_characters", "fields", "message_type", "separator", "transcoded")
 
     sending_application = _Field(3)
     sending_facility = _Field(4)
@@ -74,9 +78,10 @@ class Header:
     application_ack = _Field(16)  # when the sender wants an application acknowledgement (table 0155)
     charset = _Field(18)  # with all its repetitions (table 0211)
 
-    def __init__(self, fields: list[bytes], separator: bytes) -> None:
+    def __init__(self, fields: list[bytes], separator: bytes, transcoded: str = "") -> None:
         self.fields = fields
         self.separator = separator
+        self.transcoded = transcoded
         self.encoding_characters = fields[1]
         self.message_type = fields[8] if len(fields) > 8 else b""
         self.control_id = fields[9] if len(fields) > 9 else b""
@@ -89,7 +94,7 @@ class Header:
         later, when its sender has gone.
         """
         separator = message[3:4]
-        if message[:3] != b"MSH" or separator not in _DELIMITERS:
+        if message[:3] != b"MSH" or separator not in DELIMITERS:
             raise NotHl7("the message does not begin with an MSH segment", hint=_why_no_header(message))
         fields = message[: _segment_end(message, 4)].split(separator)
         if not fields[1]:
@@ -98,6 +103,17 @@ class Header:
                 hint="let the sender fill MSH-2, usually with ^~\\&",
             )
         return cls(fields, separator)
+
+    @classmethod
+    def of_text(cls, text: str, codec: str) -> Self:
+        """Read the first segment of a decoded message that came in `codec`. Raises NotHl7.
+
+        For sets in which a part of a character may look like a delimiter (`reads_by_bytes`).
+        """
+        end = _LINE_END.search(text, 4)
+        header = cls.of((text[: end.start()] if end else text).encode("utf-8", "replace"))
+        header.transcoded = codec
+        return header
 
     @property
     def code(self) -> bytes:
@@ -120,13 +136,16 @@ def build_ack(
     encoding: str = "utf-8",
     error: str = "",
 ) -> bytes:
-    """The acknowledgement of a message, every segment ended by CR, in the message's delimiters and version.
+    """The acknowledgement of a message, every segment ended by CR, in the message's delimiters, version and codec.
 
     `code`: MSA-1 (table 0008). `text`: MSA-3, escaped here. `control_id`: MSH-10 of the acknowledgement itself.
     `when`: MSH-7, an HL7 time stamp. `encoding`: Python codec of the text, a superset of ASCII as `codec_for`
-    gives it. `error`: a code of table 0357 adds an ERR segment (§2.15.5). Without a header the answer goes to
-    nobody by name, in standard delimiters, and MSA-2 is empty.
+    gives it; a transcoded header has its own. `error`: a code of table 0357 adds an ERR segment (§2.15.5). Without a
+    header the answer goes to nobody by name, in standard delimiters, and MSA-2 is empty.
     """
+    transcoded = header.transcoded if header is not None else ""
+    if transcoded:
+        encoding = "utf-8"
     if header is None:
         separator, encoding_characters = STANDARD_SEPARATOR, STANDARD_ENCODING_CHARACTERS
         message_type, acknowledged, fields = b"ACK", b"", [b""] * 18
@@ -136,7 +155,8 @@ def build_ack(
         if len(fields) < 18:
             fields = fields + [b""] * (18 - len(fields))
         if trigger := header.trigger:
-            message_type = encoding_characters[:1].join((b"ACK", trigger, b"ACK"))
+            structure = () if fields[11] in _WITHOUT_STRUCTURES else (b"ACK",)
+            message_type = encoding_characters[:1].join((b"ACK", trigger, *structure))
     version = fields[11] or STANDARD_VERSION
     msh = [b"MSH", encoding_characters, fields[4], fields[5], fields[2], fields[3], when.encode(), b""]
     msh += (message_type, control_id, fields[10] or b"P", version)
@@ -150,7 +170,8 @@ def build_ack(
     if error:
         segments.append(_err(separator, encoding_characters, version, error, explanation))
     segments.append(b"")
-    return b"\r".join(segments)
+    acknowledgement = b"\r".join(segments)
+    return write(acknowledgement.decode("utf-8", "replace"), transcoded) if transcoded else acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +186,7 @@ class Acknowledgement:
 def read_ack(message: bytes) -> Acknowledgement | None:
     """MSA-1 to MSA-3 of a message, None if it is no acknowledgement. Takes any bytes without raising."""
     separator = message[3:4]
-    if message[:3] != b"MSH" or separator not in _DELIMITERS:
+    if message[:3] != b"MSH" or separator not in DELIMITERS:
         return None
     fields = _find_segment(message, b"MSA" + separator).split(separator, 4)
     if len(fields) < 2 or fields[1] not in _ACK_CODES:
@@ -226,7 +247,7 @@ class FieldPath:
     def read(self, message: bytes) -> bytes:
         """The bytes at this place; empty where there are none, or no MSH that names the delimiters."""
         separator = message[3:4]
-        if message[:3] != b"MSH" or separator not in _DELIMITERS:
+        if message[:3] != b"MSH" or separator not in DELIMITERS:
             return b""
         encoding_characters = message[4 : _segment_end(message, 4)].split(separator, 1)[0]
         if self.segment == b"MSH":
@@ -329,9 +350,9 @@ def _escapes(delimiters: bytes) -> dict[int, str]:
     """Translation table: controls to blanks, each delimiter to its sequence. `delimiters`: MSH-1 and MSH-2."""
     table = dict.fromkeys((*range(0x20), 0x7F), " ")
     escape = delimiters[3:4]
-    usable = escape in _DELIMITERS and delimiters.count(escape) == 1
+    usable = escape in DELIMITERS and delimiters.count(escape) == 1
     for delimiter, letter in zip(delimiters, "FSRETP", strict=False):
-        if bytes((delimiter,)) in _DELIMITERS:
+        if bytes((delimiter,)) in DELIMITERS:
             table.setdefault(delimiter, f"{escape.decode()}{letter}{escape.decode()}" if usable else " ")
     return table
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import hl7
 import pytest
+from character_sets import CODECS
 from hl7apy.parser import parse_message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import PeerError
+from agent.protocol.charset import read, reads_by_bytes, write, write_exactly
 from agent.protocol.hl7 import (
     Acknowledgement,
     FieldPath,
@@ -126,6 +128,48 @@ class TestHeader:
         assert "EVERY" not in str(caught.value) + caught.value.hint
 
 
+# In these sets a part of these characters looks like | or \\.
+DECEPTIVE = [
+    ("shift_jis", "ソ表ポ"),
+    ("cp932", "ソ表ポ"),
+    ("big5", "功育許"),
+    ("cp950", "功育許"),
+    ("big5hkscs", "功育許"),
+]
+DECEPTIVE += [("gbk", "倈俓"), ("gb18030", "倈俓"), ("iso2022_jp_ext", "万像復")]
+
+
+class TestHeaderOfText:
+    @pytest.mark.parametrize(("codec", "name"), DECEPTIVE)
+    def test_fields_are_split_between_characters(self, codec: str, name: str) -> None:
+        text = f"MSH|^~\\&|{name}|WARD|LAB|HQ|2026||ADT^A01|{name}7|P|2.4\rPID|1|{name}\r"
+        assert b"|" in name.encode(codec)
+        assert Header.of(text.encode(codec)).control_id != f"{name}7".encode(codec)
+
+        header = Header.of_text(text, codec)
+
+        assert header.transcoded == codec
+        assert header.sending_application == name.encode()
+        assert header.sending_facility == b"WARD"
+        assert header.control_id == f"{name}7".encode()
+        assert (header.code, header.trigger, header.version) == (b"ADT", b"A01", b"2.4")
+
+    def test_a_header_read_by_bytes_is_not_transcoded(self) -> None:
+        assert Header.of(ADT).transcoded == ""
+
+    @pytest.mark.parametrize("end", ["\r", "\n", "\r\n", ""])
+    def test_only_the_first_segment_is_read(self, end: str) -> None:
+        assert Header.of_text(f"MSH|^~\\&|ソ|||||||7|P|2.5{end}PID"[: None if end else -3], "cp932").version == b"2.5"
+
+    @pytest.mark.parametrize("text", ["", "MSH", "hello", "\rMSH|^~\\&|", "MSH||ソ", "ソ"])
+    def test_what_is_no_hl7_is_refused_as_by_bytes(self, text: str) -> None:
+        with pytest.raises(NotHl7) as caught:
+            Header.of_text(text, "shift_jis")
+        with pytest.raises(NotHl7) as by_bytes:
+            Header.of(text.encode())
+        assert caught.value.hint == by_bytes.value.hint
+
+
 class TestBuildAck:
     def test_the_answer_goes_back_to_where_the_message_came_from(self) -> None:
         assert ack(ADT, "AE", text="try later") == (
@@ -208,7 +252,7 @@ class TestBuildAck:
     @given(
         st.lists(st.text("\x0b\x1c^~\\&MSH1\xe9", max_size=5), max_size=18),
         st.text() | st.text("|^~\\&\r\n\x0b\x1cMSH山王日功"),
-        st.sampled_from(["utf-8", "cp1252", "ascii", "big5", "shift_jis", "gb18030", "iso2022_jp_2"]),
+        st.sampled_from(["utf-8", "cp1252", "ascii", "big5", "shift_jis", "gb18030", "iso2022_jp_ext"]),
     )
     def test_nothing_in_a_message_or_a_text_breaks_the_frame(self, fields: list[str], text: str, codec: str) -> None:
         # Before an LF, 0x1C may stand last in a segment without ending the frame that it came in.
@@ -225,12 +269,65 @@ class TestBuildAck:
             ("ascii", "für", b"f?r"),
             ("big5", "王功", b"\xa4\xfd?"),  # the second byte of the second character is a vertical bar or a backslash
             ("shift_jis", "ソ国", b"?\x8d\x91"),
-            ("iso2022_jp_2", "山x", b"?x"),  # an escape sequence that the sender may not expect here
+            ("iso2022_jp_ext", "山x", b"?x"),  # an escape sequence that the sender may not expect here
             ("utf-8", "\ud800x", b"?x"),
         ],
     )
     def test_a_text_is_written_in_the_codec_of_the_sender(self, codec: str, text: str, written: bytes) -> None:
         assert ack(ADT, text=text, encoding=codec).endswith(b"|" + written + b"\r")
+
+    @pytest.mark.parametrize(("codec", "name"), DECEPTIVE)
+    def test_an_answer_to_deceptive_characters_has_the_right_fields(self, codec: str, name: str) -> None:
+        text = f"MSH|^~\\&|{name}|WARD|LAB|HQ|2026||ADT^A01^ADT_A01|{name}7|P|2.4||||||BIG-5\rPID|1\r"
+
+        header = Header.of_text(text, codec)
+        built = build_ack(header, "AE", text=f"{name}|é", control_id=b"A1", when="20260102", encoding=codec)
+
+        assert read(built, codec) == (
+            f"MSH|^~\\&|LAB|HQ|{name}|WARD|20260102||ACK^A01^ACK|A1|P|2.4||||||BIG-5\r"
+            f"MSA|AE|{name}7|{name}\\F\\{read(write('é', codec), codec)}\r"
+        )
+
+    def test_an_echoed_field_has_the_bytes_of_its_sender(self) -> None:
+        name = "ソ表ポ".encode("shift_jis")
+        message = b"MSH|^~\\&|" + name + b"|WARD|LAB|HQ|2026||ADT^A01|" + name + b"|P|2.4\r"
+
+        built = build_ack(Header.of_text(message.decode("shift_jis"), "shift_jis"), "AA", control_id=b"A1", when="2026")
+
+        assert built == (b"MSH|^~\\&|LAB|HQ|" + name + b"|WARD|2026||ACK^A01^ACK|A1|P|2.4\rMSA|AA|" + name + b"|\r")
+
+    def test_a_yen_sign_does_not_break_the_delimiters(self) -> None:
+        header = Header.of_text("MSH|^~\\&|ポ|||||||7|P|2.4\r", "shift_jis")
+        built = build_ack(header, "AE", text="¥5 ‾", control_id=b"A1", when="2026", error="207")
+        assert read(built, "shift_jis").split("\r")[1] == "MSA|AE|7|?5 ?"
+
+    @given(
+        st.sampled_from([codec for codec in CODECS if not reads_by_bytes(codec)]),
+        st.lists(st.text(max_size=6) | st.text("山ソ表ポ功育集楫¥ﾔé\x1c\x0b", max_size=6), min_size=6, max_size=6),
+        st.text(max_size=20) | st.text("|^~\\&\r\n\x0b\x1c山ソ表ポ功育¥"),
+        st.sampled_from(["", "207"]),
+    )
+    def test_an_answer_quoting_any_text_reads_in_the_senders_codec(
+        self, codec: str, values: list[str], text: str, error: str
+    ) -> None:
+        # given a message that a sender of this set can write
+        no_field = dict.fromkeys(map(ord, "|^~\\&\r\n\x1b"))
+        names = [read(write(value.translate(no_field), codec), codec) for value in values]
+        sent = "|".join(("MSH", "^~\\&", *names[:4], "2026", "", "ADT^A01", names[4], names[5], "2.4")) + "\r"
+        body = write_exactly(sent, codec)
+        if b"\x0bMSH" in body:
+            return
+
+        built = build_ack(Header.of_text(sent, codec), "AE", text=text, control_id=b"A1", when="2026", error=error)
+
+        assert Framer().feed(wrap(built)) == [built]
+        msh, msa, *rest = (line.split("|") for line in read(built, codec).split("\r"))
+        assert msh[2:6] == [names[2], names[3], names[0], names[1]]
+        assert msh[8:12] == ["ACK^A01^ACK", "A1", names[5] or "P", "2.4"]
+        assert msa[:3] == ["MSA", "AE", names[4]]
+        assert len(msa) == 4
+        assert len(rest) == (2 if error else 1)
+        assert not {"^", "~", "&"} & set(msa[3])
 
 
 class TestReadAck:
