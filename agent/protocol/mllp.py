@@ -80,7 +80,7 @@ class Framer:
     0x1C without 0x0D is content. Bytes outside frames are ignored and counted in `skipped`. 0x0B inside a
     message is content, unless MSH follows at once: then the sender gave up and began again, so the earlier piece
     is dropped and counted in `truncated`. A message longer than `max_bytes` sets `oversized`; everything after
-    it is ignored.
+    it is ignored. `begun`: a message has begun and not ended.
     """
 
     __slots__ = ("_buffer", "_scanned", "max_bytes", "oversized", "skipped", "truncated")
@@ -98,6 +98,23 @@ class Framer:
     def buffered(self) -> int:
         """Bytes held of a message that is not yet complete."""
         return 0 if self._buffer is None else len(self._buffer)
+
+    @property
+    def begun(self) -> bool:
+        return self._buffer is not None
+
+    def head(self, size: int) -> bytes:
+        """The first bytes of the message that has begun."""
+        return b"" if self._buffer is None else bytes(self._buffer[:size])
+
+    def tail(self, size: int) -> bytes:
+        """The last bytes of the message that has begun."""
+        return b"" if self._buffer is None else bytes(self._buffer[-size:])
+
+    def drop(self) -> None:
+        """Let go of the message that has begun; what follows of it is outside of frames."""
+        self._buffer = None
+        self._scanned = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take one read; give the messages it completes, in order, without their framing."""
