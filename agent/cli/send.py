@@ -61,6 +61,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="seconds to wait at the end for the application's answers after CAs (default: 2)")  # fmt: skip
     add("--reconnect", action="store_true", help="go on after a lost or refused connection")
     add("--ca-file", type=Path, metavar="FILE", help="trust these authorities for mllps:// (PEM)")
+    add("--cert", type=Path, metavar="FILE", help="show this certificate to an mllps:// receiver (PEM, with its key)")
     add("--insecure", action="store_true", help="do not verify the receiver's certificate")
     add("--json", action="store_true", help="print the summary as one JSON object")
     parser.set_defaults(run=run)
@@ -76,9 +77,12 @@ def run(args: argparse.Namespace) -> int:
         try:
             to = Destination.parse(args.to)
             feeds = _feeds(args, reading)
-            tls = client_tls(ca_file=args.ca_file, insecure=args.insecure) if to.tls else None
-        except (ValueError, OSError) as error:
-            return _refuse(f"{args.ca_file}: {error.strerror or error}" if isinstance(error, OSError) else str(error))
+            tls = client_tls(ca_file=args.ca_file, cert_file=args.cert, insecure=args.insecure) if to.tls else None
+        except ValueError as error:
+            return _refuse(str(error))
+        except OSError as error:
+            files = " or ".join(str(file) for file in (args.ca_file, args.cert) if file is not None)
+            return _refuse(f"{files}: {error.strerror or error}")
         pace = Pace(args.connections, args.pipeline, args.rate, args.count, args.timeout, args.reconnect, args.linger)
         sender = Sender(to, feeds, pace, tls=tls)
         interrupted = False

@@ -46,12 +46,14 @@ class Destination:
         return f"{'mllps' if self.tls else 'mllp'}://{host}:{self.port}"
 
 
-def client_tls(*, ca_file: Path | None = None, insecure: bool = False) -> ssl.SSLContext:
+def client_tls(*, ca_file: Path | None = None, cert_file: Path | None = None, insecure: bool = False) -> ssl.SSLContext:
     """TLS for a sender: the system's authorities, or those of `ca_file`; `insecure` takes any certificate.
 
-    Raises OSError if the file cannot be read or holds no certificate.
+    `cert_file`: the sender's own certificate and its key. Raises OSError if a file cannot be read or holds none.
     """
     context = ssl.create_default_context(cafile=ca_file)
+    if cert_file is not None:
+        context.load_cert_chain(cert_file)
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -3,132 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 import pytest
+from net_far_ends import WITHIN_S, Ward, connected, listening, on_both_loops, sender
 
 from agent.net.binding import bind
-from agent.net.listener import Connection, Listener, ListenerEvents
+from agent.net.listener import Listener
+from agent.protocol.forensics import Oddity
 from agent.protocol.mllp import FrameTooLong, wrap
-
-WITHIN_S = 10.0
-
-
-class Ward:
-    """Whoever the listener tells. Answers nothing by itself unless `answers` says how."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[Connection, bytes]] = []
-        self.connections: list[Connection] = []
-        self.closed: list[Connection] = []
-        self.too_long: list[FrameTooLong] = []
-        self.answers: Callable[[bytes], bytes] | None = None
-        self.crowded = False
-        self.listener: Listener
-        self._rung = asyncio.Event()
-
-    @property
-    def events(self) -> ListenerEvents:
-        return ListenerEvents(self._take, self._too_long, self._opened, self._closed, lambda: self.crowded)
-
-    async def until(self, so: Callable[[], object]) -> None:
-        """Wait until `so` holds, looked at whenever something was heard and a hundred times a second besides."""
-        async with asyncio.timeout(WITHIN_S):
-            while not so():
-                self._rung.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.01):
-                        await self._rung.wait()
-
-    def _take(self, connection: Connection, frames: list[bytes]) -> None:
-        self.taken += [(connection, frame) for frame in frames]
-        if self.answers is not None:
-            for frame in frames:
-                connection.reply(self.answers(frame))
-        self._rung.set()
-
-    def _too_long(self, connection: Connection, error: FrameTooLong) -> None:
-        self.too_long.append(error)
-        connection.reply(b"AR")
-        connection.close_after_reply()
-        self._rung.set()
-
-    def _opened(self, connection: Connection) -> None:
-        self.connections.append(connection)
-        self._rung.set()
-
-    def _closed(self, connection: Connection) -> None:
-        self.closed.append(connection)
-        self._rung.set()
-
-    @property
-    def frames(self) -> list[bytes]:
-        return [frame for _, frame in self.taken]
-
-
-@asynccontextmanager
-async def listening(
-    *, max_message_bytes: int = 1_000_000, unanswered: int = 64, patience_s: float = 30.0
-) -> AsyncIterator[Ward]:
-    ward = Ward()
-    sockets = await bind("127.0.0.1", 0, "adt")
-    ward.listener = Listener(
-        sockets,
-        max_message_bytes=max_message_bytes,
-        unanswered=unanswered,
-        linger_s=patience_s,
-        half_closed_s=patience_s,
-    )
-    ward.listener.events = ward.events
-    await ward.listener.start()
-    try:
-        yield ward
-    finally:
-        await ward.listener.close()
-
-
-class Sender:
-    """A device with an ordinary TCP client."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send(self, *messages: bytes) -> None:
-        self.writer.write(b"".join(map(wrap, messages)))
-
-    async def hears(self) -> bytes:
-        async with asyncio.timeout(WITHIN_S):
-            return (await self.reader.readuntil(b"\x1c\r"))[1:-2]
-
-    async def hears_the_end(self) -> bytes:
-        """What comes until the connection ends, politely."""
-        async with asyncio.timeout(WITHIN_S):
-            return await self.reader.read()
-
-
-@asynccontextmanager
-async def sender(ward: Ward) -> AsyncIterator[Sender]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", ward.listener.port)
-    number = len(ward.connections) + 1
-    await ward.until(lambda: len(ward.connections) >= number or ward.connections)
-    try:
-        yield Sender(reader, writer)
-    finally:
-        writer.transport.abort()
-
-
-async def connected(ward: Ward, number: int = 1) -> Connection:
-    await ward.until(lambda: len(ward.connections) >= number)
-    return ward.connections[number - 1]
-
+from agent.spec import LineSpec
 
 # ---- frames and answers
 
 
+@on_both_loops
 async def test_frames_arrive_whole_and_in_order_however_they_were_cut() -> None:
     async with listening() as ward, sender(ward) as device:
         stream = b"".join(wrap(b"M%d" % n) for n in range(5))
@@ -139,6 +28,7 @@ async def test_frames_arrive_whole_and_in_order_however_they_were_cut() -> None:
         assert ward.frames == [b"M0", b"M1", b"M2", b"M3", b"M4"]
 
 
+@on_both_loops
 async def test_answers_to_pipelined_frames_leave_in_one_write() -> None:
     async with listening() as ward, sender(ward) as device:
         ward.answers = lambda frame: b"A" + frame
@@ -147,12 +37,14 @@ async def test_answers_to_pipelined_frames_leave_in_one_write() -> None:
         assert ward.connections[0].unanswered == 0
 
 
+@on_both_loops
 async def test_a_connection_is_known_by_its_address() -> None:
     async with listening() as ward, sender(ward) as device:
         host, port = device.writer.get_extra_info("sockname")
         assert (await connected(ward)).remote == f"{host}:{port}"
 
 
+@on_both_loops
 async def test_small_answers_do_not_wait_for_company() -> None:
     async with listening() as ward, sender(ward):
         accepted = (await connected(ward))._transport.get_extra_info("socket")
@@ -160,6 +52,7 @@ async def test_small_answers_do_not_wait_for_company() -> None:
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
+@on_both_loops
 async def test_a_frame_without_an_answer_is_not_owed() -> None:
     async with listening() as ward, sender(ward) as device:
         device.send(b"ACK")
@@ -171,6 +64,7 @@ async def test_a_frame_without_an_answer_is_not_owed() -> None:
 # ---- pushing back
 
 
+@on_both_loops
 async def test_a_sender_with_too_many_unanswered_frames_is_read_no_further_until_half_are_answered() -> None:
     async with listening(unanswered=4) as ward, sender(ward) as device:
         for number in range(8):
@@ -191,6 +85,7 @@ async def test_a_sender_with_too_many_unanswered_frames_is_read_no_further_until
         assert ward.frames == [b"%d" % number for number in range(8)]
 
 
+@on_both_loops
 async def test_one_unanswered_frame_at_a_time_is_a_limit_that_works() -> None:
     async with listening(unanswered=1) as ward, sender(ward) as device:
         for number in range(5):
@@ -201,6 +96,7 @@ async def test_one_unanswered_frame_at_a_time_is_a_limit_that_works() -> None:
             assert await device.hears() == b"A%d" % number
 
 
+@on_both_loops
 async def test_a_slow_sender_holds_up_no_other() -> None:
     async with listening(unanswered=1) as ward, sender(ward) as stuck:
         stuck.send(b"S1")
@@ -211,6 +107,7 @@ async def test_a_slow_sender_holds_up_no_other() -> None:
             assert await other.hears() == b"O1"
 
 
+@on_both_loops
 async def test_a_sender_that_does_not_read_its_answers_is_not_read_from() -> None:
     async with listening() as ward, sender(ward) as device:
         device.writer.transport.get_extra_info("socket")
@@ -231,17 +128,19 @@ async def test_a_sender_that_does_not_read_its_answers_is_not_read_from() -> Non
         assert not connection._paused
 
 
+@on_both_loops
 async def test_a_sender_that_does_not_read_is_not_told_more_than_it_asked_for() -> None:
     async with listening() as ward, sender(ward) as device:
         device.reader._transport.pause_reading()  # type: ignore[attr-defined]
         connection = await connected(ward)
         async with asyncio.timeout(WITHIN_S):
             while connection.tell(b"A" * 500_000):
-                ward.listener.flush()
+                ward.inlet.flush()
                 await asyncio.sleep(0)
         assert connection._transport.get_write_buffer_size() < 3_000_000
 
 
+@on_both_loops
 async def test_a_crowded_disk_stops_the_reading_until_it_is_relieved() -> None:
     async with listening() as ward, sender(ward) as device:
         ward.crowded = True
@@ -254,13 +153,14 @@ async def test_a_crowded_disk_stops_the_reading_until_it_is_relieved() -> None:
         assert await device.hears() == b"A1"
         assert ward.frames == [b"1"]
         ward.crowded = False
-        ward.listener.relieve()
+        ward.inlet.relieve()
         await ward.until(lambda: len(ward.taken) == 2)
 
 
 # ---- the end of a connection
 
 
+@on_both_loops
 async def test_a_half_closed_sender_still_gets_its_answers() -> None:
     async with listening() as ward, sender(ward) as device:
         device.send(b"1", b"2")
@@ -273,6 +173,7 @@ async def test_a_half_closed_sender_still_gets_its_answers() -> None:
         assert await device.hears_the_end() == wrap(b"A1") + wrap(b"A2")
 
 
+@on_both_loops
 async def test_a_sender_that_has_really_gone_is_not_waited_for_for_ever() -> None:
     # a socket shut down whole looks like one that is half-closed, until something is written to it
     async with listening(patience_s=0.1) as ward, sender(ward) as device:
@@ -282,6 +183,7 @@ async def test_a_sender_that_has_really_gone_is_not_waited_for_for_ever() -> Non
         assert ward.frames == [b"1"]
 
 
+@on_both_loops
 async def test_an_end_in_the_same_turn_as_the_answer_loses_no_answer() -> None:
     async with listening() as ward, sender(ward) as device:
         device.send(b"1")
@@ -293,6 +195,7 @@ async def test_an_end_in_the_same_turn_as_the_answer_loses_no_answer() -> None:
         assert await device.hears_the_end() == wrap(b"A1")
 
 
+@on_both_loops
 async def test_a_sender_that_closes_is_gone() -> None:
     async with listening() as ward, sender(ward) as device:
         connection = await connected(ward)
@@ -300,34 +203,39 @@ async def test_a_sender_that_closes_is_gone() -> None:
         await ward.until(lambda: ward.closed)
         assert ward.closed == [connection]
         assert connection.gone
-        assert not ward.listener.connections
+        assert not ward.inlet.connections
         connection.reply(b"late")
-        ward.listener.flush()
+        ward.inlet.flush()
         assert not connection.tell(b"later")
 
 
+@on_both_loops
 async def test_a_frame_above_the_limit_is_answered_and_the_connection_ends_without_a_reset() -> None:
     # given a sender that pushes on with the rest of its frame, as TCP has already taken it
-    async with listening(max_message_bytes=1_000) as ward, sender(ward) as device:
+    async with listening(line=LineSpec(max_message_bytes=1_000)) as ward, sender(ward) as device:
         device.writer.write(b"\x0bMSH|" + b"x" * 2_000_000)
         assert await device.hears_the_end() == wrap(b"AR")
         device.writer.write(b"x" * 100_000)
         device.writer.close()
         await ward.until(lambda: ward.closed)
-        [error] = ward.too_long
+        [error] = ward.broken
+        assert isinstance(error, FrameTooLong)
+        assert ward.oddities == [Oddity.TOO_BIG]
         assert error.head.startswith(b"MSH|xxx")
 
 
+@on_both_loops
 async def test_a_sender_that_never_ends_its_frame_is_cut_off() -> None:
-    async with listening(max_message_bytes=1_000, patience_s=0.1) as ward, sender(ward) as device:
+    async with listening(line=LineSpec(max_message_bytes=1_000), patience_s=0.1) as ward, sender(ward) as device:
         device.writer.write(b"\x0bMSH|" + b"x" * 10_000)
         await ward.until(lambda: ward.closed)
 
 
+@on_both_loops
 async def test_a_new_limit_holds_for_connections_that_are_there() -> None:
-    async with listening(max_message_bytes=10) as ward, sender(ward) as device:
+    async with listening(line=LineSpec(max_message_bytes=10)) as ward, sender(ward) as device:
         await connected(ward)
-        ward.listener.max_message_bytes = 10_000
+        ward.inlet.line = LineSpec(max_message_bytes=10_000)
         device.send(b"x" * 5_000)
         await ward.until(lambda: ward.taken)
 
@@ -335,14 +243,15 @@ async def test_a_new_limit_holds_for_connections_that_are_there() -> None:
 # ---- stopping
 
 
+@on_both_loops
 async def test_closing_waits_for_answers_that_are_owed() -> None:
     async with listening() as ward, sender(ward) as device, asyncio.TaskGroup() as tasks:
         device.send(b"1")
         await ward.until(lambda: ward.taken)
-        closing = tasks.create_task(ward.listener.close(drain_s=WITHIN_S))
+        closing = tasks.create_task(ward.inlet.close(drain_s=WITHIN_S))
         await asyncio.sleep(0)
         with pytest.raises(OSError, match=r".*"):
-            await asyncio.open_connection("127.0.0.1", ward.listener.port)
+            await asyncio.open_connection("127.0.0.1", ward.inlet.port)
         device.send(b"2")  # not taken any more
         ward.connections[0].reply(b"A1")
         assert await device.hears() == b"A1"
@@ -351,23 +260,26 @@ async def test_closing_waits_for_answers_that_are_owed() -> None:
         assert ward.frames == [b"1"]
 
 
+@on_both_loops
 async def test_closing_ends_idle_connections_at_once() -> None:
     async with listening() as ward, sender(ward) as device:
         await connected(ward)
         async with asyncio.timeout(WITHIN_S):
-            await ward.listener.close(drain_s=60.0)
+            await ward.inlet.close(drain_s=60.0)
         assert await device.hears_the_end() == b""
 
 
+@on_both_loops
 async def test_closing_writes_what_has_gathered() -> None:
     async with listening() as ward, sender(ward) as device:
         device.send(b"1", b"2")
         await ward.until(lambda: len(ward.taken) == 2)
         ward.connections[0].reply(b"A1")
-        await ward.listener.close(drain_s=0.0)
+        await ward.inlet.close(drain_s=0.0)
         assert await device.hears_the_end() == wrap(b"A1")
 
 
+@on_both_loops
 async def test_a_close_in_the_same_turn_as_the_answer_loses_no_answer() -> None:
     async with listening() as ward, sender(ward) as device:
         device.send(b"1")
@@ -377,6 +289,7 @@ async def test_a_close_in_the_same_turn_as_the_answer_loses_no_answer() -> None:
         assert await device.hears_the_end() == wrap(b"A1")
 
 
+@on_both_loops
 async def test_a_stuck_connection_does_not_hold_up_the_end() -> None:
     async with listening() as ward, sender(ward) as device:
         device.reader._transport.pause_reading()  # type: ignore[attr-defined]
@@ -386,27 +299,29 @@ async def test_a_stuck_connection_does_not_hold_up_the_end() -> None:
         connection = await connected(ward)
         await ward.until(lambda: connection._unread)
         async with asyncio.timeout(5.0):
-            await ward.listener.close(drain_s=0.1)
-        assert not ward.listener.connections
+            await ward.inlet.close(drain_s=0.1)
+        assert not ward.inlet.connections
 
 
+@on_both_loops
 async def test_some_connections_can_be_sent_away_while_the_address_stays() -> None:
     async with listening() as ward, sender(ward) as leaving:
         old = await connected(ward)
         async with sender(ward) as staying:
             await connected(ward, 2)
             ward.answers = lambda frame: frame
-            await ward.listener.dismiss([old], drain_s=1.0)
+            await ward.inlet.dismiss([old], drain_s=1.0)
             assert await leaving.hears_the_end() == b""
             staying.send(b"1")
             assert await staying.hears() == b"1"
 
 
+@on_both_loops
 async def test_whoever_takes_over_the_listener_hears_of_new_connections_only() -> None:
     async with listening() as ward, sender(ward) as device:
         await connected(ward)
         heir = Ward()
-        ward.listener.events = heir.events
+        ward.inlet.events = heir.events
         device.send(b"1")
         await ward.until(lambda: ward.taken)
         ward.connections[0].reply(b"A1")
@@ -417,13 +332,15 @@ async def test_whoever_takes_over_the_listener_hears_of_new_connections_only() -
         assert (heir.taken, len(heir.connections), len(ward.connections)) == ([], 1, 1)
 
 
+@on_both_loops
 async def test_a_listener_can_move_to_new_sockets_and_keeps_its_connections() -> None:
     async with listening() as ward, sender(ward) as device:
         await connected(ward)
-        ward.listener.stop_accepting()
-        assert not ward.listener.listening
-        await ward.listener.restart(await bind("127.0.0.1", 0, "adt"))
-        assert ward.listener.listening
+        ward.inlet.stop_accepting()
+        assert not ward.inlet.listening
+        assert isinstance(ward.inlet, Listener)
+        await ward.inlet.restart(await bind("127.0.0.1", 0, "adt"))
+        assert ward.inlet.listening
         ward.answers = lambda frame: frame
         device.send(b"1")
         assert await device.hears() == b"1"

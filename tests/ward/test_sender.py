@@ -203,6 +203,27 @@ async def test_tls(trusted: str) -> None:
         assert tally.all_positive
 
 
+@pytest.mark.parametrize("shown", [True, False])
+async def test_a_receiver_may_want_the_senders_certificate(shown: bool, tmp_path: Path) -> None:
+    both_in_one = tmp_path / "sender.pem"
+    both_in_one.write_bytes((DATA / "loopback.pem").read_bytes() + (DATA / "loopback.key").read_bytes())
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(both_in_one)
+    tls.load_verify_locations(DATA / "loopback.pem")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    context = client_tls(ca_file=DATA / "loopback.pem", cert_file=both_in_one if shown else None)
+
+    async def answer(peer: Peer) -> None:
+        connection = await peer.connection()
+        connection.say(ack(await connection.hears()))
+
+    async with open_peer(tls) as peer, asyncio.TaskGroup() as both:
+        answering = both.create_task(answer(peer), name="peer")
+        tally = await run(Sender(peer.to, [[message("1")]], tls=context))
+        answering.cancel()
+    assert tally.all_positive is shown
+
+
 async def test_the_rate_holds_over_all_connections() -> None:
     started_at = perf_counter()
     tally = await send(Behaviour(), 40, Pace(connections=4, pipeline=4, rate_per_s=100))
