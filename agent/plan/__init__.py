@@ -15,10 +15,11 @@ from typing import Any
 from agent.errors import Finding, Severity
 from agent.plan.address import Address, BadAddress, read_address
 from agent.plan.lastgood import LastGood, load_last_good, save_last_good
+from agent.plan.line import line_spec
 from agent.plan.options import label, read_agent_settings, read_parameters
 from agent.protocol.fhir import Agent, AgentChannel, Endpoint
 from agent.settings import ChannelDefaults
-from agent.spec import AckMode, AppAck, ChannelSpec, DuplicateBehavior, LineSpec, RetryMode, RetryPolicy
+from agent.spec import AckMode, AppAck, BatchAck, ChannelSpec, DuplicateBehavior, RetryMode, RetryPolicy
 
 __all__ = ["AgentSettings", "ConfigPlan", "LastGood", "build_plan", "load_last_good", "save_last_good"]
 
@@ -83,12 +84,14 @@ def build_plan(agent: Agent, endpoints: Mapping[str, Endpoint | Finding], defaul
         if address is not None:
             parameters = read_parameters(channel.name, address, problems)
             spec = _spec(channel, address, {**_as_parameters(values), **parameters}, defaults, problems)
-            problems += _collisions(channel.name, address, taken)
+            if not spec.dials:
+                problems += _collisions(channel.name, address, taken)
             if settings.strict:
                 problems = [_strict(finding) for finding in problems]
             if not any(finding.severity is Severity.ERROR for finding in problems):
                 specs.append(spec)
-                taken.append((channel.name, address))
+                if not spec.dials:
+                    taken.append((channel.name, address))
         findings += problems
     return ConfigPlan(tuple(specs), settings, tuple(findings), off, tuple(skipped))
 
@@ -139,10 +142,11 @@ def _spec(
     mode: AckMode = values.get("enhanced", AckMode.ORIGINAL)
     if "appLevelAck" in values and mode is not AckMode.ENHANCED:
         text = "appLevelAck has no effect unless enhanced=true"
+        remedy = "remove it, or add enhanced=true"
+        if mode is AckMode.AUTO:
+            text, remedy = "appLevelAck has no effect with enhanced=auto: MSH-16 of each message decides", "remove it"
         where = f"{label(channel.name)}.appLevelAck"
-        problems.append(
-            Finding("channel.idle-parameter", Severity.INFO, text, "remove it, or add enhanced=true", where)
-        )
+        problems.append(Finding("channel.idle-parameter", Severity.INFO, text, remedy, where))
     return ChannelSpec(
         name=channel.name,
         address=address.text,
@@ -158,7 +162,11 @@ def _spec(
         max_workers=values.get("maxWorkers"),
         duplicates=values.get("duplicateBehavior", DuplicateBehavior.IDEMPOTENT),
         retry=_retry(channel.name, values, problems),
-        line=LineSpec(max_message_bytes=defaults.max_message_bytes),
+        line=line_spec(channel.name, address, values, defaults, problems),
+        dials=values.get("mode", False),
+        fallback_charset=values.get("invalidBytes"),
+        mllp_release=values.get("mllpRelease", 1),
+        batch_ack=values.get("batchAck", BatchAck.MESSAGE),
         endpoint=channel.endpoint.reference,
     )
 
@@ -208,9 +216,6 @@ def _address(channel: AgentChannel, endpoint: Endpoint | Finding | None, problem
         problems.append(
             Finding("channel.address-rest", Severity.WARNING, text, remedy, f"{label(channel.name)}.address")
         )
-    if address.port == 0:
-        text, remedy = "port 0 takes another free port at every start", "name the port that the senders know"
-        problems.append(Finding("channel.port-any", Severity.INFO, text, remedy, f"{label(channel.name)}.address"))
     return address
 
 

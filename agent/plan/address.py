@@ -1,6 +1,6 @@
 """What an Endpoint's address says.
 
-Secret: the syntax of `mllp://host:port?parameter=value` and every way to get it wrong.
+Secret: the syntax of `mllp(s)://host:port?parameter=value` and every way to get it wrong.
 Promise: `read_address` answers any text with an `Address` or with `BadAddress`, and raises nothing else.
 """
 
@@ -10,10 +10,9 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
-SUPPORTED = "mllp"
+SUPPORTED = ("mllp", "mllps")
 # Transports of the wire (tcp, dicom) and further ones of our own; a channel that names one is refused, not forgotten.
 NOT_YET = {
-    "mllps": "HL7 over TLS",
     "tcp": "byte streams",
     "dicom": "DICOM",
     "serial": "serial lines",
@@ -22,7 +21,7 @@ NOT_YET = {
 
 
 class BadAddress(ValueError):
-    """An address that nothing can listen on. `code` and `remedy` as in a Finding."""
+    """An address that no channel can have. `code` and `remedy` as in a Finding."""
 
     def __init__(self, code: str, text: str, remedy: str) -> None:
         super().__init__(text)
@@ -32,13 +31,17 @@ class BadAddress(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`host` without brackets; port 0 takes a free one. `parameters` in order, percent-decoded, repeated ones too."""
+    """`host` without brackets; port 0 takes a free one. `parameters` in order, percent-decoded, repeated ones too.
+
+    `secure`: TLS, as mllps:// says.
+    """
 
     text: str
     host: str
     port: int
     parameters: tuple[tuple[str, str], ...]
     ignored: str = ""  # a path or fragment, which mean nothing here
+    secure: bool = False
 
     def collides_with(self, other: Address) -> bool:
         """Whether both cannot listen at one time. `0.0.0.0` is every IPv4 address, `::` every address at all."""
@@ -75,8 +78,8 @@ def read_address(text: str) -> Address:
             f"{scheme}:// ({NOT_YET[scheme]}) is not carried by this version yet",
             "use mllp://, or leave this channel to an agent that carries it",
         )
-    if scheme != SUPPORTED:
-        raise BadAddress("channel.scheme-unknown", f"the scheme {scheme[:20]!a} is unknown", "use mllp://")
+    if scheme not in SUPPORTED:
+        raise BadAddress("channel.scheme-unknown", f"the scheme {scheme[:20]!a} is unknown", "use mllp:// or mllps://")
     try:
         port = parts.port
     except ValueError:
@@ -84,8 +87,9 @@ def read_address(text: str) -> Address:
     if not host:
         raise BadAddress(
             "channel.host-missing",
-            "the address names no host to listen on",
-            "write 0.0.0.0 for every IPv4 address of this host, :: for every address, or one of its addresses",
+            "the address names no host",
+            "write 0.0.0.0 for every IPv4 address of this host, :: for every address, or one of its addresses; "
+            "with mode=client the sender's host",
         )
     if port is None:
         raise BadAddress("channel.port-missing", "the address names no port", "add one, like :2575, after the host")
@@ -94,7 +98,7 @@ def read_address(text: str) -> Address:
     path = parts.path if parts.path != "/" else ""
     ignored = path + (f"#{parts.fragment}" if parts.fragment else "")
     parameters = parse_qsl(parts.query, keep_blank_values=True)
-    return Address(stripped, host, port, tuple(parameters), ignored)
+    return Address(stripped, host, port, tuple(parameters), ignored, scheme == "mllps")
 
 
 def _listens_on(host: str) -> frozenset[str]:

@@ -8,113 +8,49 @@ finding says so, or, where going on would break the order or the bytes of messag
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import Finding, Severity
 from agent.plan.address import Address
-from agent.protocol.charset import UnknownCharset, codec_for
+from agent.plan.values import (
+    Unusable,
+    decimal,
+    encoding,
+    invalid_bytes,
+    networks,
+    one_of,
+    order_key,
+    switch,
+    text,
+    whole,
+)
 from agent.protocol.fhir import Agent, SettingValue
-from agent.protocol.hl7 import KeySpec
-from agent.spec import AckMode, AppAck, DuplicateBehavior, RetryMode
-
-
-class Unusable(ValueError):
-    """A value that an option cannot take; the text says what it takes."""
+from agent.spec import AckMode, AppAck, BatchAck, DuplicateBehavior, RetryMode
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """`parameter`: its name on an address, `setting`: its agent-wide name; empty where it has none.
 
-    `fatal`: a wrong value is an error; otherwise it is a warning and the default holds. `retired`: the reason why it is
-    understood and does nothing.
+    `fatal`: a wrong value is an error; otherwise it is a warning and the default holds. `guards`: so is a misspelt
+    name, since the channel would be open to everybody. `retired`: the reason why it is understood and does nothing.
     """
 
     parse: Callable[[SettingValue], Any]
     parameter: str = ""
     setting: str = ""
     fatal: bool = False
+    guards: bool = False
     retired: str = ""
-
-
-def switch(value: SettingValue) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
-        return value.strip().lower() == "true"
-    raise Unusable("true or false is expected")
-
-
-def whole(low: int, high: int) -> Callable[[SettingValue], int]:
-    def parse(value: SettingValue) -> int:
-        try:
-            number = int(value) if isinstance(value, str) else value
-        except ValueError:
-            number = None
-        if isinstance(number, bool) or number is None or number != number // 1 or not low <= number <= high:
-            raise Unusable(f"a whole number from {low} to {high} is expected")
-        return int(number)
-
-    return parse
-
-
-def decimal(low: float, high: float) -> Callable[[SettingValue], float]:
-    def parse(value: SettingValue) -> float:
-        try:
-            number = None if isinstance(value, bool) else float(value)
-        except ValueError:
-            number = None
-        if number is None or not low <= number <= high:  # a NaN is in no range
-            raise Unusable(f"a number from {low:g} to {high:g} is expected")
-        return number
-
-    return parse
-
-
-def one_of(**choices: Any) -> Callable[[SettingValue], Any]:
-    """A word, whatever its case, and what it stands for."""
-
-    def parse(value: SettingValue) -> Any:
-        word = str(value).strip().lower()
-        if word not in choices:
-            raise Unusable(f"one of {', '.join(choices)} is expected")
-        return choices[word]
-
-    return parse
-
-
-def text(value: SettingValue) -> str:
-    return str(value)
-
-
-def encoding(value: SettingValue) -> str | None:
-    """A charset label that is known, or None for `auto` and the empty text: MSH-18 decides."""
-    label = str(value).strip()
-    if label.lower() in {"", "auto"}:
-        return None
-    try:
-        codec_for(label)
-    except UnknownCharset as unknown:
-        raise Unusable(f"{unknown}; {unknown.hint}".rstrip("; ")) from None
-    return label
-
-
-def order_key(value: SettingValue) -> KeySpec | None:
-    """Field paths; the empty text takes an agent-wide key away from one channel."""
-    spec = str(value).strip()
-    if not spec:
-        return None
-    try:
-        return KeySpec.parse(spec)
-    except ValueError as malformed:
-        raise Unusable(str(malformed)) from None
 
 
 OPTIONS: tuple[Option, ...] = (
     Option(encoding, "encoding", fatal=True),
-    Option(one_of(true=AckMode.ENHANCED, aa=AckMode.ENHANCED_AA, false=AckMode.ORIGINAL), "enhanced"),
+    Option(
+        one_of(true=AckMode.ENHANCED, aa=AckMode.ENHANCED_AA, auto=AckMode.AUTO, false=AckMode.ORIGINAL), "enhanced"
+    ),
     Option(one_of(al=AppAck.ALWAYS, ne=AppAck.NEVER, er=AppAck.ERROR, su=AppAck.SUCCESS), "appLevelAck"),
     Option(switch, "assignSeqNo"),
     Option(whole(1, 1_000_000), "messagesPerMin"),
@@ -127,6 +63,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(whole(1, 86_400_000), "autoRetryMaxDelayMs", "channelAutoRetryMaxDelayMs"),
     Option(whole(0, 1_000_000), "autoRetryMaxAttempts", "channelAutoRetryMaxAttempts"),
     Option(decimal(1, 100), "autoRetryBackoffMultiplier", "channelAutoRetryBackoffMultiplier"),
+    Option(text, "tls"),  # whether this host has such a certificate is for plan.line to say
+    Option(one_of(server=False, client=True), "mode", fatal=True),
+    Option(networks, "allow", fatal=True, guards=True),
+    Option(whole(0, 100_000), "maxConnections"),
+    Option(whole(1_024, 1024**3), "maxMessageBytes"),
+    Option(decimal(0, 86_400), "idleTimeoutSecs"),
+    Option(decimal(0, 86_400), "frameTimeoutSecs"),
+    Option(whole(0, 7_200), "tcpKeepAliveSecs"),
+    Option(invalid_bytes, "invalidBytes", fatal=True),
+    Option(one_of(**{"1": 1, "2": 2}), "mllpRelease", fatal=True),
+    Option(one_of(**{str(way): way for way in BatchAck}), "batchAck"),
     Option(switch, setting="channelAutoRetry"),
     Option(switch, setting="channelGuaranteedDelivery"),
     Option(switch, setting="keepAlive"),
@@ -141,6 +88,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(switch, setting="strictConfigValidation"),
 )
 BY_PARAMETER = {option.parameter: option for option in OPTIONS if option.parameter}
+_GUARDS = [option.parameter for option in OPTIONS if option.guards]
 BY_SETTING = {option.setting: option for option in OPTIONS if option.setting}
 
 
@@ -151,10 +99,10 @@ def read_parameters(channel: str, address: Address, findings: list[Finding]) -> 
     for name, raw in address.parameters:
         where = f"{label(channel)}.{label(name)}"
         if name not in BY_PARAMETER:
-            remedy = _did_you_mean(name, BY_PARAMETER) or "remove it from the address"
-            findings.append(
-                Finding("channel.unknown-parameter", Severity.WARNING, "there is no such parameter", remedy, where)
-            )
+            near = nearest(name, BY_PARAMETER) or next(filter(name.lower().startswith, _GUARDS), "")
+            severity = Severity.ERROR if near in _GUARDS else Severity.WARNING
+            remedy = f"did you mean {near}?" if near else "remove it from the address"
+            findings.append(Finding("channel.unknown-parameter", severity, "there is no such parameter", remedy, where))
         elif name in seen:
             findings.append(
                 Finding(
@@ -178,7 +126,8 @@ def read_agent_settings(agent: Agent, findings: list[Finding]) -> dict[str, Any]
     for setting in agent.setting:
         where = f"Agent.setting.{label(setting.name)}"
         if setting.name not in BY_SETTING:
-            remedy = _did_you_mean(setting.name, BY_SETTING) or "remove it from the Agent"
+            near = nearest(setting.name, BY_SETTING)
+            remedy = f"did you mean {near}?" if near else "remove it from the Agent"
             findings.append(
                 Finding("agent.unknown-setting", Severity.WARNING, "there is no such setting", remedy, where)
             )
@@ -208,7 +157,7 @@ def _read(
     except Unusable as unusable:
         severity = Severity.ERROR if option.fatal else Severity.WARNING
         text = f"{_shown(raw)} cannot be used: {unusable}"
-        remedy = "correct it" if option.fatal else "correct it; the default holds meanwhile"
+        remedy = unusable.remedy if option.fatal else f"{unusable.remedy}; the default holds meanwhile"
         findings.append(Finding(f"{family}.bad-value", severity, text, remedy, where))
         return
     if option.retired:
@@ -219,10 +168,11 @@ def _read(
     values[name] = value
 
 
-def _did_you_mean(name: str, known: Mapping[str, object]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The one that somebody who wrote `name` most likely meant, or empty."""
     lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), lower, n=1)
-    return f"did you mean {lower[close[0]]}?" if close else ""
+    return lower[close[0]] if close else ""
 
 
 def label(name: str) -> str:

@@ -8,7 +8,7 @@ checked settings, or raises `ConfigError` with every problem at once. Each value
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -16,9 +16,13 @@ from urllib.parse import urlsplit
 from agent import paths as places
 from agent.errors import ConfigError, Finding, Severity
 from agent.paths import Paths
-from agent.settings.keys import BY_NAME, KEYS, Key
-from agent.settings.sources import CONFIG_FILE, PROPERTIES_FILE, Given, Layer, gather, read_secret
+from agent.settings.files import read_secret
+from agent.settings.keys import BY_NAME, KEYS, keys_of_table
+from agent.settings.shape import Given, Key, Layer
+from agent.settings.sources import CONFIG_FILE, PROPERTIES_FILE, gather
+from agent.settings.tls import look_at, tls_specs
 from agent.settings.values import HostPort, Secret, Unfit
+from agent.spec import TlsSpec
 
 __all__ = [
     "ChannelDefaults",
@@ -94,10 +98,18 @@ class SpoolSettings:
 
 @dataclass(frozen=True, slots=True)
 class ChannelDefaults:
-    """What holds for a channel whose address says nothing. `ack_timeout_s` 0: wait for ever."""
+    """What holds for a channel whose address says nothing. 0 is "without limit" in all but `max_message_bytes`.
+
+    `tls`: the certificates of this host, by the NAME of their `[tls.NAME]`.
+    """
 
     ack_timeout_s: float = 25.0
     max_message_bytes: int = 16 * 1024 * 1024
+    max_connections: int = 0
+    idle_timeout_s: float = 0.0
+    frame_timeout_s: float = 120.0
+    keepalive_s: int = 60
+    tls: Mapping[str, TlsSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +119,22 @@ class Limits:
     window_frames: int = 2_000
     window_bytes: int = 32 * 1024 * 1024
     unanswered_per_connection: int = 64
+    unfinished_bytes: int = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Every key's value and source, with all that is wrong; usable for showing even when it is not usable for running.
 
-    `values` holds None for a required key that is missing or broken.
+    `values` holds None for a required key that is missing or broken. Of a named table (`tls.main.ca_file`) it holds
+    what was said and can be used; `tls` is what came of these.
     """
 
     values: Mapping[str, object]
     sources: Mapping[str, str]
     paths: Paths
     findings: tuple[Finding, ...]
+    tls: Mapping[str, TlsSpec]
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -142,6 +157,7 @@ class Settings:
     spool: SpoolSettings
     channels: ChannelDefaults
     limits: Limits
+    tls: Mapping[str, TlsSpec]
     findings: tuple[Finding, ...]
     sources: Mapping[str, str]
 
@@ -179,10 +195,22 @@ class Settings:
                 retention_max_mb=value["spool.retention_max_mb"],
                 errored_retention_days=value["spool.errored_retention_days"],
             ),
-            channels=ChannelDefaults(value["channels.ack_timeout_s"], value["channels.max_message_bytes"]),
-            limits=Limits(
-                value["limits.window_frames"], value["limits.window_bytes"], value["limits.unanswered_per_connection"]
+            channels=ChannelDefaults(
+                ack_timeout_s=value["channels.ack_timeout_s"],
+                max_message_bytes=value["channels.max_message_bytes"],
+                max_connections=value["channels.max_connections"],
+                idle_timeout_s=value["channels.idle_timeout_s"],
+                frame_timeout_s=value["channels.frame_timeout_s"],
+                keepalive_s=value["channels.keepalive_s"],
+                tls=reading.tls,
             ),
+            limits=Limits(
+                window_frames=value["limits.window_frames"],
+                window_bytes=value["limits.window_bytes"],
+                unanswered_per_connection=value["limits.unanswered_per_connection"],
+                unfinished_bytes=value["limits.unfinished_bytes"],
+            ),
+            tls=reading.tls,
             findings=reading.findings,
             sources=reading.sources,
         )
@@ -214,6 +242,12 @@ def read(argv_values: Mapping[str, object], environ: Mapping[str, str], cwd: Pat
             values[key.name], sources[key.name] = _parsed(key, given, findings), given.source
     if missing := [key for key in KEYS if key.required and key.name not in given_names]:
         findings.append(_missing(missing, config_dir))
+    for key in (key for table in gathered.tables for key in keys_of_table(table)):
+        given = _strongest(key, gathered.layers, findings)
+        if given is not None and (value := _parsed(key, given, findings)) is not None:
+            values[key.name], sources[key.name] = value, given.source
+    tls = tls_specs(gathered.tables, values)
+    findings += look_at(tls, sources)
     findings += _advice(values, sources)
     values["log.channel.level"] = values["log.channel.level"] or values["log.level"]
     place: Mapping[str, Any] = values
@@ -224,7 +258,7 @@ def read(argv_values: Mapping[str, object], environ: Mapping[str, str], cwd: Pat
         logs_dir=place["log.dir"],
         spool_dir=place["spool.dir"],
     )
-    return Reading(values, sources, found, tuple(findings))
+    return Reading(values, sources, found, tuple(findings), tls)
 
 
 def _strongest(key: Key, layers: tuple[Layer, ...], findings: list[Finding]) -> Given | None:

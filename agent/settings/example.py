@@ -1,13 +1,14 @@
 """The text of `config.example.toml`.
 
 Secret: how the table of keys reads best to somebody who fills it in.
-Promise: every key stands in it with its default; it is valid TOML as it is, and stays so with every `#` before a key
-removed.
+Promise: every key stands in it with its default, and one table of each kind that people name; it is valid TOML as it
+is, and stays so with every `#` before a key or a table removed.
 """
 
 from __future__ import annotations
 
-from agent.settings.keys import KEYS, Key
+from agent.settings.keys import KEYS, NAMED
+from agent.settings.shape import Key, NamedSection
 
 _HEAD = """\
 # Configuration of the on-premise agent. Copy it to config.toml in the configuration folder (`agent config show` says
@@ -27,7 +28,14 @@ def example_toml() -> str:
             section = key.section
             parts.append(f"\n[{section}]\n")
         parts.append(_entry(key))
+    parts += [_named(section) for section in NAMED.values()]
     return "".join(parts)
+
+
+def _named(section: NamedSection) -> str:
+    remarks = "".join(f"# {remark}\n" for remark in section.doc)
+    entries = "".join(_entry(key) for key in section.keys_of(section.example))
+    return f"\n{remarks}# [{section.name}.{section.example}]\n{entries}"
 
 
 def _entry(key: Key) -> str:

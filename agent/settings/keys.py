@@ -8,41 +8,12 @@ Promise: parsing, `config.example.toml` and `agent config` are all made from thi
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 
 from agent.settings import values
-from agent.settings.values import HostPort, Number, Parser
+from agent.settings.shape import Key, NamedSection
+from agent.settings.values import HostPort, Number
 
 MIB = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One setting. `name` is its dotted TOML path; names in `env` are further ones, stronger first."""
-
-    name: str
-    parse: Parser
-    doc: str
-    default: object = None
-    unset: str = ""  # what holds when there is no default
-    env: tuple[str, ...] = ()
-    properties: tuple[str, ...] = ()  # keys of agent.properties, the more specific first
-    argument: str = ""  # its name among the arguments of a command
-    example: str = ""
-    required: bool = False
-    secret: bool = False
-
-    @property
-    def env_names(self) -> tuple[str, ...]:
-        return ("AGENT_" + self.name.upper().replace(".", "_"), *self.env)
-
-    @property
-    def section(self) -> str:
-        return self.name.rpartition(".")[0]
-
-    @property
-    def leaf(self) -> str:
-        return self.name.rpartition(".")[2]
 
 
 def _log_file(prefix: str, logger: str, *, general: tuple[str, ...] = ()) -> tuple[Key, ...]:
@@ -239,8 +210,32 @@ KEYS: tuple[Key, ...] = (
     Key(
         "channels.max_message_bytes",
         Number(1_024, 1024 * MIB, "bytes"),
-        "largest message taken from a sender, in bytes",
+        "largest message taken from a sender, in bytes, unless the channel has maxMessageBytes",
         default=16 * MIB,
+    ),
+    Key(
+        "channels.max_connections",
+        Number(0, 100_000),
+        "connections of a channel at one time, unless it has maxConnections; 0 sets no limit",
+        default=0,
+    ),
+    Key(
+        "channels.idle_timeout_s",
+        Number(0, 86_400, "seconds", whole=False),
+        "seconds without a message before a connection is closed, unless the channel has idleTimeoutSecs; 0: never",
+        default=0.0,
+    ),
+    Key(
+        "channels.frame_timeout_s",
+        Number(0, 86_400, "seconds", whole=False),
+        "seconds from a message's first byte to its last, unless the channel has frameTimeoutSecs; 0 waits for ever",
+        default=120.0,
+    ),
+    Key(
+        "channels.keepalive_s",
+        Number(0, 7_200, "seconds"),
+        "seconds of silence before TCP asks for the sender, unless the channel has tcpKeepAliveSecs; 0 never asks",
+        default=60,
     ),
     Key(
         "limits.window_frames",
@@ -260,8 +255,56 @@ KEYS: tuple[Key, ...] = (
         "messages of one connection that may be unanswered before it is read no further",
         default=64,
     ),
+    Key(
+        "limits.unfinished_bytes",
+        Number(16 * MIB, 65_536 * MIB, "bytes"),
+        "memory for messages that have begun and not ended, all connections together, in bytes",
+        default=256 * MIB,
+    ),
 )
 
+TLS = NamedSection(
+    "tls",
+    (
+        "Certificates for mllps:// channels: as many of these tables as are needed, each with a name of its own (at",
+        "most 40 letters, digits, - and _). A channel takes the table that tls=NAME in its address says, else the one",
+        "with the channel's name, else [tls.default]. The environment has the name in capitals and _ for -: a variable",
+        "AGENT_TLS_LAB_2_CA_FILE belongs to [tls.lab-2] or [tls.lab_2] of a file, and makes a table lab_2 if no file",
+        "has one.",
+    ),
+    "main",
+    (
+        Key(
+            "certificate_file",
+            values.path,
+            "certificate that a channel shows, with the chain behind it (PEM)",
+            unset="none; a channel that listens needs one",
+            example="/etc/onprem-agent/tls/main.pem",
+        ),
+        Key(
+            "key_file",
+            values.path,
+            "its private key (PEM), mode 0600",
+            unset="the key stands in certificate_file",
+            example="/etc/onprem-agent/tls/main.key",
+        ),
+        Key(
+            "key_password_file",
+            values.path,
+            "file that holds nothing but the password of the private key, mode 0600",
+            unset="the key has no password",
+            example="/etc/onprem-agent/tls/main.password",
+        ),
+        Key(
+            "ca_file",
+            values.path,
+            "authorities (PEM): a sender must show a certificate of one of them; a channel that dials believes them",
+            unset="senders need no certificate; a channel that dials believes the operating system's authorities alone",
+            example="/etc/onprem-agent/tls/hospital-ca.pem",
+        ),
+    ),
+)
+NAMED = {section.name: section for section in (TLS,)}
 BY_NAME = {key.name: key for key in KEYS}
 BY_ENV = {name: key for key in KEYS for name in key.env_names}
 BY_PROPERTY = {name: key for key in KEYS for name in key.properties}
@@ -269,14 +312,32 @@ BY_ARGUMENT = {key.argument: key for key in KEYS if key.argument}
 
 _SPELLINGS = {
     **{name.lower(): name for name in BY_NAME},
+    **{key.leaf: key.name for section in NAMED.values() for key in section.keys_of(section.example)},
     **{key.leaf.lower().replace("_", ""): key.name for key in reversed(KEYS)},
     **{key.leaf.lower(): key.name for key in reversed(KEYS)},
     **{name.lower(): key.name for name, key in BY_PROPERTY.items()},
 }
 
 
+def find(name: str) -> Key | None:
+    """The key with this dotted name, one of a named table included."""
+    section, _, rest = name.partition(".")
+    own, _, leaf = rest.rpartition(".")
+    return NAMED[section].key(own, leaf) if section in NAMED else BY_NAME.get(name)
+
+
+def keys_of_table(table: str) -> tuple[Key, ...]:
+    """The keys of a table that a person named, like `tls.main`."""
+    section, _, own = table.partition(".")
+    return NAMED[section].keys_of(own)
+
+
 def nearest(name: str) -> str:
     """The key that somebody who wrote `name` most likely meant, or empty."""
+    section, _, rest = name.partition(".")
+    own, _, leaf = rest.rpartition(".")
+    if section in NAMED and own:
+        return NAMED[section].nearest(own, leaf)
     if (found := _SPELLINGS.get(name.lower().rpartition(".")[2])) is not None:
         return found
     close = difflib.get_close_matches(name.lower(), _SPELLINGS, n=1, cutoff=0.6)

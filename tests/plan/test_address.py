@@ -28,6 +28,14 @@ def test_host_and_port_are_what_the_address_says(text: str, host: str, port: int
     assert (address.host, address.port, address.text) == (host, port, text.strip())
 
 
+def test_the_scheme_says_whether_there_is_tls() -> None:
+    plain, secure = read_address("mllp://h:1"), read_address("MLLPS://h:1?tls=main")
+
+    assert not plain.secure
+    assert secure.secure
+    assert secure.collides_with(plain), "TLS makes no second port"
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -43,7 +51,8 @@ def test_host_and_port_are_what_the_address_says(text: str, host: str, port: int
         ("dicom://0.0.0.0:104", "channel.scheme-unsupported"),
         ("serial:///dev/ttyS0?baud=9600", "channel.scheme-unsupported"),
         ("astm://0.0.0.0:1", "channel.scheme-unsupported"),
-        ("mllps://0.0.0.0:1", "channel.scheme-unsupported"),
+        ("mllps://0.0.0.0", "channel.port-missing"),
+        ("mllpss://0.0.0.0:1", "channel.scheme-unknown"),
         ("mllp://:2575", "channel.host-missing"),
         ("mllp://0.0.0.0", "channel.port-missing"),
         ("mllp://0.0.0.0:", "channel.port-missing"),
@@ -76,7 +85,7 @@ def test_parameters_come_back_as_they_were_before_percent_encoding(pairs: list[t
     st.one_of(
         st.text(),
         st.text().map("mllp://".__add__),
-        st.text("0123456789.:[]@/?#=&%", max_size=30).map("mllp://".__add__),
+        st.text("0123456789.:[]@/?#=&%", max_size=30).map("mllps://".__add__),
     )
 )
 def test_any_text_is_an_address_or_a_bad_one(text: str) -> None:

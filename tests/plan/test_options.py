@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from agent.errors import Finding, Severity
 from agent.plan.address import Address
-from agent.plan.options import OPTIONS, Option, Unusable, read_agent_settings, read_parameters
+from agent.plan.options import OPTIONS, Option, read_agent_settings, read_parameters
+from agent.plan.values import Unusable
 from agent.protocol.fhir import Agent, AgentSetting
 from agent.protocol.hl7 import KeySpec
-from agent.spec import AckMode, DuplicateBehavior, RetryMode
+from agent.spec import AckMode, BatchAck, DuplicateBehavior, RetryMode
 
 
 def _parameters(**given: str) -> tuple[dict[str, Any], list[Finding]]:
@@ -57,6 +59,26 @@ def _settings(**given: object) -> tuple[dict[str, Any], list[Finding]]:
         ("duplicateBehavior", "reject", DuplicateBehavior.REJECT),
         ("retryMode", "none", RetryMode.NONE),
         ("autoRetryBackoffMultiplier", "1.5", 1.5),
+        ("enhanced", "auto", AckMode.AUTO),
+        ("tls", "main", "main"),
+        ("mode", "server", False),
+        ("mode", "Client", True),
+        ("allow", "10.1.0.0/16", (ip_network("10.1.0.0/16"),)),
+        ("allow", "10.1.2.3, fd00::/8,10.1.2.3", (ip_network("10.1.2.3/32"), ip_network("fd00::/8"))),
+        ("allow", "::ffff:10.0.0.0/104,::ffff:1.2.3.4", (ip_network("10.0.0.0/8"), ip_network("1.2.3.4/32"))),
+        ("allow", "0.0.0.0/0,::/0", (ip_network("0.0.0.0/0"), ip_network("::/0"))),
+        ("maxConnections", "0", 0),
+        ("maxConnections", "100000", 100_000),
+        ("maxMessageBytes", "1024", 1_024),
+        ("maxMessageBytes", "1073741824", 1024**3),
+        ("idleTimeoutSecs", "0.5", 0.5),
+        ("frameTimeoutSecs", "86400", 86_400.0),
+        ("tcpKeepAliveSecs", "7200", 7_200),
+        ("invalidBytes", "reject", None),
+        ("invalidBytes", "Fallback:windows-1252", "cp1252"),
+        ("invalidBytes", "fallback: 8859/1", "iso8859-1"),
+        ("mllpRelease", "2", 2),
+        ("batchAck", "batch", BatchAck.BATCH),
     ],
 )
 def test_a_parameter_that_can_be_used(name: str, raw: str, value: object) -> None:
@@ -78,6 +100,29 @@ def test_a_parameter_that_can_be_used(name: str, raw: str, value: object) -> Non
         ("encoding", "klingon", Severity.ERROR),
         ("logicalChannelKey", "PID", Severity.ERROR),
         ("logicalChannelKey", "PID-3.1,MSH-", Severity.ERROR),
+        ("mode", "both", Severity.ERROR),
+        ("allow", "everybody", Severity.ERROR),
+        ("allow", "10.0.0.0/33", Severity.ERROR),
+        ("allow", "10.0.0.0/255.0.0.0", Severity.ERROR),
+        ("allow", "10.0.0.0/0.0.0.255", Severity.ERROR),
+        ("allow", "fe80::1%eth0", Severity.ERROR),
+        ("allow", "10.0.0.1,", Severity.ERROR),
+        ("allow", "010.0.0.1", Severity.ERROR),
+        ("maxConnections", "-1", Severity.WARNING),
+        ("maxConnections", "100001", Severity.WARNING),
+        ("maxMessageBytes", "1023", Severity.WARNING),
+        ("maxMessageBytes", "1073741825", Severity.WARNING),
+        ("idleTimeoutSecs", "-0.1", Severity.WARNING),
+        ("frameTimeoutSecs", "86401", Severity.WARNING),
+        ("tcpKeepAliveSecs", "7201", Severity.WARNING),
+        ("tcpKeepAliveSecs", "1.5", Severity.WARNING),
+        ("invalidBytes", "ignore", Severity.ERROR),
+        ("invalidBytes", "fallback", Severity.ERROR),
+        ("invalidBytes", "fallback:klingon", Severity.ERROR),
+        ("invalidBytes", "fallback:utf-16", Severity.ERROR),
+        ("invalidBytes", "reject:latin-1", Severity.ERROR),
+        ("mllpRelease", "3", Severity.ERROR),
+        ("batchAck", "file", Severity.WARNING),
     ],
 )
 def test_a_parameter_that_cannot_be_used_is_left_out_and_told(name: str, raw: str, severity: Severity) -> None:
@@ -86,6 +131,40 @@ def test_a_parameter_that_cannot_be_used_is_left_out_and_told(name: str, raw: st
     assert values == {}
     assert (finding.code, finding.where, finding.severity) == ("channel.bad-value", f"adt.{name}", severity)
     assert raw in finding.text
+
+
+@pytest.mark.parametrize(
+    ("raw", "meant"),
+    [
+        ("10.1.2.3/8", ["10.0.0.0/8", "10.1.2.3"]),
+        ("192.168.0.0/16,fd00::1/8", ["fd00::/8", "fd00::1"]),
+        ("10.0.0.1/0", ["0.0.0.0/0"]),
+    ],
+)
+def test_an_address_with_a_prefix_is_refused_with_the_network_that_may_have_been_meant(
+    raw: str, meant: list[str]
+) -> None:
+    values, (finding,) = _parameters(allow=raw)
+
+    assert values == {}
+    assert (finding.severity, finding.where) == (Severity.ERROR, "adt.allow")
+    assert all(network in finding.remedy for network in meant)
+
+
+def test_an_empty_list_of_senders_is_refused_and_does_not_mean_everybody() -> None:
+    values, (finding,) = _parameters(allow="")
+
+    assert values == {}
+    assert finding.severity is Severity.ERROR
+
+
+@pytest.mark.parametrize("name", ["Allow", "alow", "allowed", "allowedNetworks"])
+def test_a_misspelt_list_of_senders_is_an_error_and_does_not_mean_everybody(name: str) -> None:
+    values, (finding,) = _parameters(**{name: "10.0.0.0/8"})
+
+    assert values == {}
+    assert (finding.code, finding.severity) == ("channel.unknown-parameter", Severity.ERROR)
+    assert finding.remedy == "did you mean allow?"
 
 
 def test_an_unknown_parameter_is_a_warning_with_the_one_that_was_meant() -> None:

@@ -9,7 +9,7 @@ from agent.plan import AgentSettings, ConfigPlan, build_plan
 from agent.protocol.fhir import Agent, AgentChannel, AgentSetting, Endpoint, Reference
 from agent.protocol.hl7 import KeySpec
 from agent.settings import ChannelDefaults
-from agent.spec import AckMode, AppAck, ChannelSpec, DuplicateBehavior, RetryMode, RetryPolicy
+from agent.spec import AckMode, AppAck, BatchAck, ChannelSpec, DuplicateBehavior, LineSpec, RetryMode, RetryPolicy
 
 DEFAULTS = ChannelDefaults(ack_timeout_s=12.0, max_message_bytes=1_000_000)
 
@@ -45,7 +45,7 @@ def test_a_bare_address_is_a_complete_channel() -> None:
         host="0.0.0.0",
         port=2575,
         ack_timeout_s=12.0,
-        max_message_bytes=1_000_000,
+        line=LineSpec(max_message_bytes=1_000_000),
         endpoint="Endpoint/adt",
     )
     assert (plan.findings, plan.off, plan.skipped, plan.agent_settings) == ((), False, (), AgentSettings())
@@ -57,6 +57,7 @@ def test_every_parameter_finds_its_place() -> None:
             "adt": "mllp://[::1]:1?encoding=iso-8859-1&enhanced=true&appLevelAck=ER&assignSeqNo=true&messagesPerMin=30"
             "&ackTimeoutSecs=5&logicalChannelKey=PID-3.1&maxWorkers=4&duplicateBehavior=reject&retryMode=normal"
             "&autoRetryBaseDelayMs=10&autoRetryMaxDelayMs=20&autoRetryMaxAttempts=3&autoRetryBackoffMultiplier=1.5"
+            "&invalidBytes=fallback:windows-1252&mllpRelease=2&batchAck=batch"
         }
     )
     channel = _only(plan)
@@ -69,6 +70,36 @@ def test_every_parameter_finds_its_place() -> None:
     assert (channel.order_key, channel.max_workers) == (KeySpec.parse("PID-3.1"), 4)
     assert channel.duplicates is DuplicateBehavior.REJECT
     assert channel.retry == RetryPolicy(RetryMode.NORMAL, 10, 20, 3, 1.5)
+    assert (channel.fallback_charset, channel.mllp_release, channel.batch_ack) == ("cp1252", 2, BatchAck.BATCH)
+
+
+@pytest.mark.parametrize("mode", ["false", "auto", "aa"])
+def test_app_level_ack_without_the_mode_that_it_belongs_to_is_noted(mode: str) -> None:
+    plan = _plan({"adt": f"mllp://h:1?enhanced={mode}&appLevelAck=NE"})
+
+    assert [(finding.code, finding.severity, finding.where) for finding in plan.findings] == [
+        ("channel.idle-parameter", Severity.INFO, "adt.appLevelAck")
+    ]
+    assert ("MSH-16" in plan.findings[0].text) is (mode == "auto")
+    assert _only(plan).ack_mode is {"false": AckMode.ORIGINAL, "auto": AckMode.AUTO, "aa": AckMode.ENHANCED_AA}[mode]
+
+
+@pytest.mark.parametrize("enhanced", ["true", "aa", "auto", "false"])
+def test_commit_blocks_go_with_every_mode(enhanced: str) -> None:
+    plan = _plan({"adt": f"mllp://h:1?enhanced={enhanced}&mllpRelease=2"})
+
+    assert plan.findings == ()
+    assert _only(plan).mllp_release == 2
+
+
+@pytest.mark.parametrize(
+    "parameter", ["allow=10.0.0.1/8", "mode=both", "invalidBytes=drop", "mllpRelease=0", "encoding=x"]
+)
+def test_what_would_open_a_door_or_change_bytes_keeps_the_channel_closed(parameter: str) -> None:
+    plan = _plan({"adt": f"mllp://h:1?{parameter}", "other": "mllp://h:1"})
+
+    assert [finding.where for finding in plan.errors] == [f"adt.{parameter.partition('=')[0]}"]
+    assert [channel.name for channel in plan.channels] == ["other"]
 
 
 def test_an_address_wins_over_the_agent_and_the_agent_over_the_host() -> None:

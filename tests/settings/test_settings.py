@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.errors import ConfigError, Severity
-from agent.settings import HostPort, Limits, Secret, SpoolSettings, paths_for
+from agent.settings import ChannelDefaults, HostPort, Limits, Secret, SpoolSettings, paths_for
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -23,8 +23,9 @@ def test_the_four_values_are_enough_and_everything_else_has_its_default(host: Ho
     assert (settings.server.max_frame_bytes, settings.server.response_timeout_s) == (1_048_576, 60.0)
     assert settings.diagnostics.listen == HostPort("127.0.0.1", 8640)
     assert settings.spool == SpoolSettings(min_free_mb=64)
-    assert (settings.channels.ack_timeout_s, settings.channels.max_message_bytes) == (25.0, 16 * 1024 * 1024)
-    assert settings.limits == Limits(2_000, 32 * 1024 * 1024, 64)
+    assert settings.channels == ChannelDefaults(25.0, 16 * 1024 * 1024, 0, 0.0, 120.0, 60, tls={})
+    assert settings.limits == Limits(2_000, 32 * 1024 * 1024, 64, 256 * 1024 * 1024)
+    assert settings.tls == {}
     assert (settings.log.main.level, settings.log.main.max_file_size_mb, settings.log.main.files_to_keep) == (
         "INFO",
         10,
@@ -32,6 +33,37 @@ def test_the_four_values_are_enough_and_everything_else_has_its_default(host: Ho
     )
     assert settings.log.channel == settings.log.main
     assert settings.source_of("limits.window_frames") == "default"
+
+
+def test_what_holds_for_every_channel_is_said_in_one_table(host: Host) -> None:
+    host.write(
+        "config/config.toml",
+        "[channels]\nack_timeout_s = 1\nmax_message_bytes = 2048\nmax_connections = 3\nidle_timeout_s = 4.5\n"
+        "frame_timeout_s = 0\nkeepalive_s = 6\n[limits]\nunfinished_bytes = 16777216\n",
+    )
+
+    settings = host.load()
+
+    assert settings.channels == ChannelDefaults(1.0, 2_048, 3, 4.5, 0.0, 6)
+    assert settings.limits.unfinished_bytes == 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("key", "fitting", "unfit"),
+    [
+        ("channels.max_connections", [0, 100_000], [-1, 100_001, 1.5]),
+        ("channels.idle_timeout_s", [0, 0.5, 86_400], [-1, 86_401, "nan"]),
+        ("channels.frame_timeout_s", [0, 0.5, 86_400], [-1, 86_401, "inf"]),
+        ("channels.keepalive_s", [0, 7_200], [-1, 7_201, 0.5]),
+        ("limits.unfinished_bytes", [16 * 1024 * 1024, 64 * 1024**3], [16 * 1024 * 1024 - 1, 64 * 1024**3 + 1, 0]),
+    ],
+)
+def test_the_limits_of_a_line_have_limits(host: Host, key: str, fitting: list[object], unfit: list[object]) -> None:
+    for value in fitting:
+        assert host.read(host.four | {key: value}).errors == ()
+    for value in unfit:
+        (problem,) = host.read(host.four | {key: value}).errors
+        assert (problem.code, problem.where) == ("settings.bad-value", f"{key} (argument {key})")
 
 
 def test_the_secret_is_shown_nowhere(host: Host) -> None:

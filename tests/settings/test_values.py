@@ -10,16 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.settings import values
-from agent.settings.keys import KEYS, Key, nearest
+from agent.settings.keys import KEYS, NAMED, find, nearest
+from agent.settings.shape import Key
 from agent.settings.values import HostPort, Number, Secret, Unfit
 
 HERE = Path.cwd()
+ALL_KEYS = (*KEYS, *(key for section in NAMED.values() for key in section.keys_of(section.example)))
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers(), max_size=2)
 )
 
 
-@given(st.sampled_from(KEYS), ANYTHING)
+@given(st.sampled_from(ALL_KEYS), ANYTHING)
 def test_any_value_is_taken_or_refused_with_a_remedy(key: Key, value: object) -> None:
     refused = ("", "")
     try:
@@ -30,7 +32,7 @@ def test_any_value_is_taken_or_refused_with_a_remedy(key: Key, value: object) ->
     assert all(refused) or not any(refused)
 
 
-@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
+@pytest.mark.parametrize("key", ALL_KEYS, ids=lambda key: key.name)
 def test_every_default_and_every_example_passes_its_own_check(key: Key) -> None:
     if key.default is not None:
         assert key.parse(str(key.default), HERE) == key.default
@@ -128,8 +130,26 @@ def test_secrets_are_equal_by_what_they_hide() -> None:
         ("servr.base_url", "server.base_url"),
         ("log.channel.levl", "log.channel.level"),
         ("logger.main.logDir", "log.dir"),
+        ("tls.lab.cert_file", "tls.lab.certificate_file"),
+        ("tls.lab.key", "tls.lab.key_file"),
+        ("tls.lab.password_file", "tls.lab.key_password_file"),
+        ("tls.lab.zzzz", ""),
+        ("key_file", "tls.main.key_file"),
+        ("cafile", "server.ca_file"),
         ("zzzzzzzzzz", ""),
     ],
 )
 def test_the_key_that_was_meant(wrote: str, meant: str) -> None:
     assert nearest(wrote) == meant
+
+
+@pytest.mark.parametrize("key", ALL_KEYS, ids=lambda key: key.name)
+def test_every_key_is_found_by_its_name(key: Key) -> None:
+    assert find(key.name) == key
+
+
+@pytest.mark.parametrize(
+    "name", ["tls", "tls.main", "tls..ca_file", "tls.a b.ca_file", "tls.a.b.ca_file", "tls.x.y", ""]
+)
+def test_no_key_goes_by_the_name_of_a_table_or_by_one_that_no_table_may_have(name: str) -> None:
+    assert find(name) is None
