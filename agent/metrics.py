@@ -134,12 +134,13 @@ class ChannelMetrics:
     `connections` are open now, `pending` are sent to the server and unanswered now; the others only grow:
     `received` frames, `acknowledged` and `rejected` answers to senders, `delivered` server receipts,
     `retried` tries after the first, `duplicates` recognised, `timeouts` of the acknowledgement deadline,
-    `bytes_in`. `rtt` is the server's round trip: from the write of a request to its answer.
+    `bytes_in`; `fallbacks` are messages that only the fallback charset could read; `refused` counts what was not taken,
+    by kind. `rtt` is the server's round trip: from the write of a request to its answer.
     """
 
     __slots__ = (
-        "acknowledged", "bytes_in", "connections", "connections_total", "delivered", "duplicates", "pending",
-        "received", "rejected", "retried", "rtt", "timeouts",
+        "acknowledged", "bytes_in", "connections", "connections_total", "delivered", "duplicates", "fallbacks",
+        "pending", "received", "refused", "rejected", "retried", "rtt", "timeouts",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -154,7 +155,13 @@ class ChannelMetrics:
         self.timeouts = 0
         self.bytes_in = 0
         self.pending = 0
+        self.fallbacks = 0
+        self.refused: dict[str, int] = {}
         self.rtt = Histogram()
+
+    def refuse(self, kind: str) -> None:
+        """Count one thing that was not taken. `kind` is a fixed word, never something that a peer wrote."""
+        self.refused[kind] = self.refused.get(kind, 0) + 1
 
 
 def rtt_json(histogram: Histogram, pending: int) -> dict[str, float]:

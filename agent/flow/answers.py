@@ -1,7 +1,7 @@
 """What the sender hears about a message, and whether it does.
 
-Secret: the acknowledgement modes (PROTOCOL §4): whose words go back, in which charset, and what is said when the
-server's words are no acknowledgement of this message.
+Secret: whose words go back, in which charset, and what is said when the server's words are no acknowledgement of this
+message.
 Promise: the answer belongs to the message (its MSA-2 names it), a negative answer never turns into a positive one,
 and what was said is written into the row.
 """
@@ -13,14 +13,15 @@ from collections.abc import Callable
 from typing import Final, assert_never
 
 from agent.flow.replies import Replies
+from agent.flow.terms import Terms, forwards, is_positive, terms_of
 from agent.flow.verdict import Accepted, Refused
 from agent.flow.voice import Voice, header_of
+from agent.protocol.charset import reads_by_bytes, write_exactly
 from agent.protocol.hl7 import Header, NotHl7, normalize, read_ack
-from agent.spec import AckMode, AppAck, ChannelSpec
+from agent.spec import AckMode, ChannelSpec
 from agent.store.row import AckState, Row
 
 _PASSED_ON: Final = 4_096
-_POSITIVE: Final = ("AA", "CA")
 NO_ACK_OF_ITS_OWN: Final = "Accepted by the server without an acknowledgement of its own"
 
 
@@ -48,18 +49,18 @@ class Answers:
             self._content_log("message.answered", row.channel, row.remote, row.id, row.answer)
         # whoever still waits asked for this answer, also if the channel's mode has changed meanwhile
         if not self.replies.answer(row, row.answer):
-            spec: ChannelSpec | None = row.lane.spec
-            if spec is not None and spec.ack_mode is not AckMode.ORIGINAL and not _forwarded(spec, code):
+            terms = stored_terms(row, row.lane.spec)
+            if terms.commit is not None and not forwards(terms.application, code):
                 row.ack = AckState.NOT_OWED
                 self.replies.no_later_word(row)
                 return
-            if spec is None or spec.ack_mode is AckMode.ORIGINAL or not self.replies.tell(row, row.answer):
+            if terms.commit is None or not self.replies.tell(row, row.answer):
                 row.ack = AckState.UNDELIVERED
                 return
             self._remember(row.answer)
         row.ack = AckState.DELIVERED
         row.ack_code = code
-        if code in _POSITIVE:
+        if is_positive(code):
             row.lane.metrics.acknowledged += 1
         else:
             row.lane.metrics.rejected += 1
@@ -94,13 +95,18 @@ class Answers:
     def _servers_words(self, row: Row, body: str | None) -> tuple[str, bytes]:
         """The server's acknowledgement, or ours with its code if its own cannot be given to this sender as it is."""
         speakable = True
+        codec = "utf-8"
         try:
-            answer = b"" if body is None else body.encode() if body.isascii() else body.encode(self.codec(row))
+            if body is None or body.isascii():
+                answer = (body or "").encode()
+            else:
+                codec = self.codec(row)
+                answer = write_exactly(body, codec)
         except UnicodeEncodeError:
             assert body is not None
             answer = body.encode("utf-8", "replace")
             speakable = False
-        ack = read_ack(answer)
+        ack = read_ack(answer if body is None or reads_by_bytes(codec) else body.encode("utf-8", "replace"))
         if ack is None:
             return "AA", self.voice.answer(row, "AA", NO_ACK_OF_ITS_OWN, _encoding(row))
         if not speakable or b"\x1c" in answer or b"\x0b" in answer:
@@ -112,29 +118,11 @@ class Answers:
         return ack.code, self.voice.answer(row, ack.code, words, _encoding(row))
 
 
-def _forwarded(spec: ChannelSpec, code: str) -> bool:
-    """Whether the server's answer goes to a sender that heard of the commit."""
-    return spec.ack_mode is AckMode.ENHANCED and forwards(spec.app_ack, code)
-
-
-def forwards(wanted: AppAck, code: str) -> bool:
-    """Whether an enhanced channel passes an application acknowledgement with this code on (HL7 table 0155)."""
-    match wanted:
-        case AppAck.ALWAYS:
-            return True
-        case AppAck.NEVER:
-            return False
-        case AppAck.ERROR:
-            return code not in _POSITIVE
-        case AppAck.SUCCESS:
-            return code in _POSITIVE
-        case _ as never:
-            assert_never(never)
-
-
-def is_positive(code: str) -> bool:
-    """Whether an MSA-1 says yes."""
-    return code in _POSITIVE
+def stored_terms(row: Row, spec: ChannelSpec | None) -> Terms:
+    """The terms of a stored message, by what its channel is now."""
+    if spec is None or spec.ack_mode is not AckMode.AUTO:
+        return terms_of(spec, None)
+    return terms_of(spec, header_of(row, spec.encoding)[0])
 
 
 def _encoding(row: Row) -> str | None:

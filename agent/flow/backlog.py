@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from agent.flow.lanes import Lane
-from agent.protocol.hl7 import Header, NotHl7
+from agent.flow.voice import header_of
 from agent.store.row import Row
 from agent.store.spool import Spool
 from agent.store.sqlite import SpoolTrouble
@@ -114,11 +114,10 @@ class Backlog:
 
     def key_anew(self, lane: Lane, row: Row) -> None:
         """Give a row from the file the key that the channel's present parameters give it."""
-        try:
-            row.header = Header.of(row.body)
-        except NotHl7:
-            return
-        row.order_key = lane.key_of(row.header, row.body, row.remote)
+        assert lane.spec is not None
+        row.header = header_of(row, lane.spec.encoding)[0]
+        if row.header is not None:
+            row.order_key = lane.key_of(row.header, row.body, row.remote)
 
     def _take_up(self, lane: Lane, row: Row) -> bool:
         """Have `row` in memory, or pass it over. False for what can be neither: a barrier behind such a row."""

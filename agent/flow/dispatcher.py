@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from agent.errors import Finding
+from agent.errors import Finding, PeerError
 from agent.flow.answers import Answers
 from agent.flow.backlog import PAGE_BYTES, WAITING_ROWS, Backlog
 from agent.flow.callbacks import Callbacks
@@ -26,7 +26,8 @@ from agent.flow.receipts import Receipts
 from agent.flow.verdict import Accepted, TryLater, judge
 from agent.metrics import ChannelMetrics
 from agent.protocol.envelope import TransmitRequest, TransmitResponse, encode
-from agent.protocol.hl7 import NotHl7, normalize, with_sequence_number
+from agent.protocol.hl7 import Header, with_sequence_number
+from agent.protocol.text import decode
 from agent.spec import ChannelSpec
 from agent.store.row import Row, State
 from agent.store.spool import Spool
@@ -276,15 +277,18 @@ class Dispatcher:
 
     def _wire_text(self, row: Row) -> str | None:
         """The body as the server gets it; None if the channel's encoding has changed since and cannot read it."""
+        spec: ChannelSpec | None = row.lane.spec
         try:
-            body = normalize(row.body)
+            header = row.header or Header.of(row.body)
+            encoding, fallback = (spec.encoding, spec.fallback_charset) if spec is not None else (None, None)
+            text = row.text or decode(row.body, header, encoding, fallback).text
             if row.seq is not None:
-                body = with_sequence_number(body, row.seq)
-            return body.decode(self._answers.codec(row))
-        except (NotHl7, UnicodeDecodeError):
+                text = with_sequence_number(text.encode(), row.seq).decode()
+        except PeerError:
             self._release(row)
             self._outcomes.hold(row, "the channel's encoding cannot read this message any more")
             return None
+        return text
 
     # ---- answers
 

@@ -2,9 +2,9 @@
 
 Secret: what a frame must be before it is ours (readable, in a known charset, not too large for the server, not a
 repetition), and that yes waits for the disk.
-Promise: every frame is answered once, but for acknowledgements of our acknowledgements. A positive acknowledgement
-leaves only after the commit has returned; what is refused is refused with a reason and a reference, and was not
-stored.
+Promise: every frame is answered once, but for acknowledgements of our acknowledgements and for senders that want to
+hear nothing. A positive acknowledgement leaves only after the commit has returned; what is refused is refused with a
+reason and a reference, and was not stored. What is taken of a batch is stored in one commit.
 """
 
 from __future__ import annotations
@@ -12,19 +12,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final
 
 from agent.errors import AgentError, PeerError
-from agent.flow.answers import Answers, ContentLog, forwards, is_positive
+from agent.flow.answers import Answers, ContentLog, stored_terms
+from agent.flow.batches import BatchAnswer
+from agent.flow.commitblocks import COMMITTED, NOT_COMMITTED, CommitBlocks
 from agent.flow.dispatcher import Dispatcher
 from agent.flow.lanes import Lane
 from agent.flow.replies import Sender
+from agent.flow.terms import forwards, is_positive, terms_of
 from agent.flow.voice import header_of
-from agent.protocol.charset import UnknownCharset, codec_of
+from agent.protocol.batch import BadBatch, EmptyBatch, is_batch, split
+from agent.protocol.charset import UnknownCharset, codec_of, reads_by_bytes
 from agent.protocol.envelope import TransmitRequest, encode
-from agent.protocol.hl7 import Header, NotHl7, normalize, read_ack
-from agent.protocol.mllp import FrameTooLong
-from agent.spec import AckMode, ChannelSpec, DuplicateBehavior
+from agent.protocol.forensics import frame_oddity
+from agent.protocol.hl7 import Header, NotHl7, read_ack
+from agent.protocol.mllp import BrokenFrame
+from agent.protocol.text import InvalidBytes, decode, legible, without_mark
+from agent.spec import AckMode, BatchAck, ChannelSpec, DuplicateBehavior
 from agent.store.row import Repeat, Row, State
 from agent.store.spool import Spool
 
@@ -64,53 +70,100 @@ class Intake:
         self._now_ms = now_ms
         self._on_refusal = on_refusal
         self._content_log = content_log
+        self._commit_blocks = CommitBlocks()
         self._references = itertools.count(now_ms())  # never the same twice, not even after a restart
 
     def receive(self, sender: Sender, frames: list[bytes]) -> None:
         """Each frame: stored (the answer follows), answered again, or refused."""
-        lane = self._lane
-        metrics = lane.metrics
-        for body in frames:
-            metrics.received += 1
-            metrics.bytes_in += len(body)
+        metrics = self._lane.metrics
+        for frame in frames:
+            metrics.bytes_in += len(frame)
+            body = without_mark(frame)
             try:
                 header = Header.of(body)
             except NotHl7 as error:
-                self._refuse(sender, None, error, "R")
+                self._no_message(sender, body, error)
                 continue
-            self._take(sender, header, body)
+            metrics.received += 1
+            self._take(sender, header, body, marked=body is not frame)
 
-    def too_long(self, sender: Sender, error: FrameTooLong) -> None:
-        """A frame outgrew the channel's limit: its sender hears so, and the connection ends, for its tail follows."""
+    def broken(self, sender: Sender, error: BrokenFrame) -> None:
+        """A frame began and will not end well: its sender hears so, and the connection ends, for its tail follows."""
         try:
-            header = Header.of(error.head)
+            header = Header.of(without_mark(error.head))
         except NotHl7:
             header = None
         self._lane.metrics.received += 1
-        self._refuse(sender, header, error, "R")
+        self._refuse(sender, header, error, "E" if error.again else "R", "broken-frame")
         sender.close_after_reply()
 
-    def _take(self, sender: Sender, header: Header, body: bytes) -> None:
+    def _no_message(self, sender: Sender, body: bytes, error: NotHl7) -> None:
+        """A frame that does not begin with MSH: a batch, a commit block, or nothing that we know."""
+        spec = self._lane.spec
+        if spec is not None and spec.mllp_release == 2 and body in (COMMITTED, NOT_COMMITTED):
+            sender.waive()
+            if body == NOT_COMMITTED:
+                self._lane.metrics.refuse("answer-not-committed")
+            return
+        if is_batch(body):
+            self._take_batch(sender, body)
+            return
+        self._lane.metrics.received += 1
+        if (oddity := frame_oddity(body)) is not None:
+            sender.odd(oddity)
+        self._refuse(sender, None, error, "R", "not-hl7")
+
+    def _take_batch(self, sender: Sender, body: bytes) -> None:
+        """Each message of a batch as if it had come alone; all of them join the same commit."""
+        lane = self._lane
+        try:
+            batch = split(body)
+        except (BadBatch, NotHl7) as error:
+            if isinstance(error, EmptyBatch) and error.said:
+                sender.reply(self._voice.say(_header_of_batch(body), "AA", str(error)))
+                return
+            lane.metrics.received += 1
+            self._refuse(sender, _header_of_batch(body), error, "R", "bad-batch")
+            return
+        messages = batch.messages
+        if lane.spec is not None and lane.spec.batch_ack is BatchAck.BATCH:
+            codec = self._spoken(Header.of(messages[0]))
+            answer = BatchAnswer(sender, len(messages), lambda answers: self._voice.say_all(batch, answers, codec))
+            senders = answer.senders()
+        else:
+            sender.expect(len(messages) - 1)
+            senders = [sender] * len(messages)
+        lane.metrics.received += len(messages)
+        for message, whom in zip(messages, senders, strict=True):
+            self._take(whom, Header.of(message), message)
+
+    def _take(self, sender: Sender, header: Header, body: bytes, *, marked: bool = False) -> None:
         lane, spool = self._lane, self._spool
         spec = lane.spec
         if spec is None:
-            self._refuse(sender, header, PeerError("this channel is switched off"), "R")
+            self._refuse(sender, header, PeerError("this channel is switched off"), "R", "channel-off")
             return
         if header.message_type[:3] == b"ACK" and spec.ack_mode is not AckMode.ORIGINAL and self._answers.concern(body):
             sender.waive()
             return
         if spool.trouble is not None:
-            self._refuse(sender, header, spool.trouble, "E")
+            self._refuse(sender, header, spool.trouble, "E", "disk")
             return
         try:
-            text = normalize(body).decode(codec_of(header, spec.encoding))
+            reading = decode(body, header, spec.encoding, spec.fallback_charset, marked=marked)
         except UnknownCharset as error:
-            self._refuse(sender, header, error, "R")
+            self._refuse(sender, header, error, "R", "charset")
             return
-        except UnicodeDecodeError as error:
-            reason = f"byte {error.start + 1} (0x{error.object[error.start]:02x}) is not {error.encoding}"
-            self._refuse(sender, header, PeerError(reason, hint="declare the charset in MSH-18 or on the channel"), "R")
+        except InvalidBytes as error:
+            codec = self._spoken(header)
+            legibly = header if reads_by_bytes(codec) else Header.of_text(legible(body, codec), codec)
+            self._refuse(sender, legibly, error, "R", "charset")
             return
+        text = reading.text
+        if reading.fell_back:
+            lane.metrics.fallbacks += 1
+        if not reads_by_bytes(reading.codec):
+            header = Header.of_text(text, reading.codec)
         repeat = Repeat.NO
         if header.control_id:
             known = spool.known(lane.name, header.control_id)
@@ -118,11 +171,11 @@ class Intake:
                 lane.metrics.duplicates += 1
                 if spec.duplicates is DuplicateBehavior.REJECT:
                     duplicate = PeerError(f"duplicate of a message received before (ref {known.id})")
-                    self._refuse(sender, header, duplicate, "R")
+                    self._refuse(sender, header, duplicate, "R", "duplicate")
                     return
                 if known.body != body:
                     repeat = Repeat.CONFLICT
-                elif self._again(sender, known, spec):
+                elif self._again(sender, known, spec, header):
                     return
                 else:
                     repeat = Repeat.RETRIED
@@ -132,7 +185,7 @@ class Intake:
                 f"a message of {len(body)} bytes is more than the server takes in one frame ({frame_bytes} bytes)",
                 hint="raise the server's limit and server.max_frame_bytes",
             )
-            self._refuse(sender, header, too_large, "R")
+            self._refuse(sender, header, too_large, "R", "too-large-for-server")
             return
         row = Row(
             spool.next_id(),
@@ -149,46 +202,58 @@ class Intake:
         row.header = header
         row.text = text
         self._replies.owe(row, sender, spec.ack_timeout_s)
+        if spec.mllp_release == 2:
+            self._commit_blocks.owe(row, sender)
         self._dispatcher.arrive(lane, row)
         spool.put(row)
         if self._content_log is not None:
             self._content_log("message.received", row.channel, row.remote, row.id, body)
 
-    def _again(self, sender: Sender, known: Row, spec: ChannelSpec) -> bool:
+    def _again(self, sender: Sender, known: Row, spec: ChannelSpec, header: Header) -> bool:
         """The same bytes once more. True if they are answered from what we know; False if they deserve a new try."""
         finished = known.state.finished
         if finished and not (known.state is State.PROCESSED and _was_positive(known)):
             return False
-        match spec.ack_mode:
-            case AckMode.ORIGINAL:
-                if not finished or known.answer is None:
-                    self._replies.owe(known, sender, spec.ack_timeout_s)
-                    return True
-                sender.reply(known.answer)
-            case AckMode.ENHANCED | AckMode.ENHANCED_AA:
-                if not known.durable:
-                    self._replies.owe(known, sender, spec.ack_timeout_s)
-                    return True
-                sender.reply(self._commit_ack(known, spec))
-                if spec.ack_mode is AckMode.ENHANCED:
-                    if not finished:
-                        self._replies.follow(known, sender)
-                    elif known.answer is not None and forwards(spec.app_ack, "AA"):
-                        sender.tell(known.answer)
-            case _ as never:
-                assert_never(never)
+        if spec.mllp_release == 2:
+            self._commit_blocks.owe(known, sender)
+        terms = terms_of(spec, header)
+        if terms.commit is None:
+            if not finished or known.answer is None:
+                self._replies.owe(known, sender, spec.ack_timeout_s)
+                return True
+            sender.reply(known.answer)
+        else:
+            if not known.durable:
+                self._replies.owe(known, sender, spec.ack_timeout_s)
+                return True
+            if terms.stored:
+                sender.reply(self._commit_ack(known, terms.stored, spec))
+            else:
+                sender.waive()
+            if not finished:
+                self._replies.follow(known, sender)
+            elif known.answer is not None and forwards(terms.application, "AA"):
+                sender.tell(known.answer)
         self._lane.metrics.acknowledged += 1
         return True
 
     def durable(self, rows: list[Row]) -> None:
         """These rows of this channel are on the platter: the modes that promise only that say so now."""
         spec = self._lane.spec
-        if spec is None or spec.ack_mode is AckMode.ORIGINAL:
+        if spec is None:
             return
-        code = "CA" if spec.ack_mode is AckMode.ENHANCED else "AA"
         for row in rows:
-            if self._replies.answer(row, self._commit_ack(row, spec)):
-                row.ack_code = code
+            if spec.mllp_release == 2:
+                self._commit_blocks.stored(row)
+            if spec.ack_mode is AckMode.ORIGINAL:
+                continue
+            terms = stored_terms(row, spec)
+            if terms.commit is None:
+                continue
+            if not terms.stored:
+                self._replies.waive(row)
+            elif self._replies.answer(row, self._commit_ack(row, terms.stored, spec)):
+                row.ack_code = terms.stored
                 self._lane.metrics.acknowledged += 1
 
     def refused(self, rows: list[Row], error: AgentError) -> None:
@@ -196,52 +261,74 @@ class Intake:
         for row in rows:
             header, codec = header_of(row, self._encoding)
             reference = self._reference()
-            answer = self._voice.say(header, self._code("E"), f"not stored: {error} (ref {reference})", codec)
-            if self._replies.answer(row, answer):
+            code = self._negative(header, "E")
+            if not code:
+                self._commit_blocks.refused(row)
+                self._replies.waive(row)
+            elif self._replies.answer(
+                row, self._voice.say(header, code, f"not stored: {error} (ref {reference})", codec)
+            ):
                 self._lane.metrics.rejected += 1
+            self._lane.metrics.refuse("disk")
             self._on_refusal(self._lane.name, reference, str(error))
 
-    def late(self, row: Row) -> bytes:
-        """The deadline has come: what a sender hears that waited for `row` in vain."""
+    def late(self, row: Row) -> bytes | None:
+        """The deadline has come: what a sender hears that waited for `row` in vain; None: nothing."""
         self._lane.metrics.timeouts += 1
         self._lane.metrics.rejected += 1
         if row.durable:
             row.ack_code = "AE"
             words = "stored, not yet answered by the server; it will be delivered"
             return self._voice.answer(row, "AE", words, self._encoding)
-        spec = self._lane.spec
-        if spec is not None and spec.ack_mode is AckMode.ENHANCED:
-            self._replies.hush(row)
         header, codec = header_of(row, self._encoding)
-        return self._voice.say(header, self._code("E"), f"not stored yet: the disk is slow (ref {row.id})", codec)
+        terms = terms_of(self._lane.spec, header)
+        if terms.commit is not None and terms.letter == "C":
+            self._replies.hush(row)
+        code = self._negative(header, "E")
+        if not code:
+            self._commit_blocks.refused(row)
+            return None
+        return self._voice.say(header, code, f"not stored yet: the disk is slow (ref {row.id})", codec)
 
-    def _commit_ack(self, row: Row, spec: ChannelSpec) -> bytes:
+    def _commit_ack(self, row: Row, code: str, spec: ChannelSpec) -> bytes:
         header, codec = header_of(row, spec.encoding)
-        if spec.ack_mode is AckMode.ENHANCED:
-            return self._voice.say(header, "CA", "Commit Accept", codec)
-        return self._voice.say(header, "AA", "OK", codec)
+        return self._voice.say(header, code, "Commit Accept" if code == "CA" else "OK", codec)
 
     @property
     def _encoding(self) -> str | None:
         return self._lane.spec.encoding if self._lane.spec is not None else None
 
-    def _code(self, letter: str) -> str:
-        """E or R in the words of the mode: CE and CR are for senders that speak enhanced mode."""
+    def _spoken(self, header: Header | None) -> str:
+        """The codec that a sender speaks; UTF-8 where it names none that we know."""
+        try:
+            return codec_of(header, self._encoding) if header is not None else "utf-8"
+        except UnknownCharset:
+            return "utf-8"
+
+    def _negative(self, header: Header | None, letter: str) -> str:
+        """MSA-1 for what is not stored, E (may be sent again) or R; empty if the sender hears it by other means."""
         spec = self._lane.spec
-        return ("C" if spec is not None and spec.ack_mode is AckMode.ENHANCED else "A") + letter
+        if spec is not None and spec.mllp_release == 2:
+            return ""
+        return terms_of(spec, header).refused(letter)
 
     def _reference(self) -> str:
         return f"n{next(self._references)}"
 
-    def _refuse(self, sender: Sender, header: Header | None, error: AgentError, letter: str) -> None:
+    def _refuse(self, sender: Sender, header: Header | None, error: AgentError, letter: str, kind: str) -> None:
+        metrics = self._lane.metrics
         reference = self._reference()
-        text = f"{error}; {error.hint} (ref {reference})" if error.hint else f"{error} (ref {reference})"
-        try:
-            codec = codec_of(header, self._encoding) if header else "utf-8"
-        except UnknownCharset:
-            codec = "utf-8"
-        sender.reply(self._voice.say(header, self._code(letter), text, codec))
-        self._lane.metrics.rejected += 1
+        spec = self._lane.spec
+        code = self._negative(header, letter)
+        if code:
+            text = f"{error}; {error.hint} (ref {reference})" if error.hint else f"{error} (ref {reference})"
+            sender.reply(self._voice.say(header, code, text, self._spoken(header)))
+            metrics.rejected += 1
+        else:
+            if spec is not None and spec.mllp_release == 2:
+                sender.tell(NOT_COMMITTED)
+            sender.waive()
+        metrics.refuse(kind)
         self._on_refusal(self._lane.name, reference, error.loggable if isinstance(error, PeerError) else str(error))
 
     def _too_large(self, text: str) -> bool:
@@ -252,3 +339,13 @@ class Intake:
 def _was_positive(row: Row) -> bool:
     ack = read_ack(row.answer) if row.answer is not None else None
     return ack is not None and is_positive(ack.code)
+
+
+def _header_of_batch(body: bytes) -> Header | None:
+    """What BHS or FHS say of who sends to whom, where MSH would say it; MSH-10 is the batch's own id (field 11)."""
+    segment = body[: min((end for end in (body.find(b"\r"), body.find(b"\n")) if end >= 0), default=len(body))]
+    fields = segment.split(body[3:4])
+    if len(fields) < 2 or not fields[1]:
+        return None
+    fields += [b""] * (11 - len(fields))
+    return Header([*fields[:8], b"", fields[10], b"", b""], body[3:4])

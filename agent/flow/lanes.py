@@ -16,6 +16,7 @@ from typing import Final
 
 from agent.metrics import ChannelMetrics
 from agent.protocol.hl7 import Header, NotHl7, is_link_or_merge
+from agent.protocol.text import legible
 from agent.spec import AckMode, ChannelSpec
 from agent.store.row import Row
 
@@ -93,6 +94,8 @@ class Lane:
         spec = self.spec
         assert spec is not None
         if spec.order_key is not None:
+            if header.transcoded:  # in such a charset a character may hold the byte of a delimiter
+                body = legible(body, header.transcoded).encode()
             return spec.order_key.read(body)
         if spec.max_workers == 1:
             return b""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from agent.protocol.forensics import Oddity
 from agent.store.row import Row
 
 _TICK_S: Final = 0.25
@@ -20,7 +21,10 @@ class Sender(Protocol):
     """The connection a message came from, as far as flow sees it."""
 
     remote: str  # ip:port
-    gone: bool  # nothing written to it will arrive
+
+    @property
+    def gone(self) -> bool:
+        """Nothing written to it will arrive."""
 
     def reply(self, message: bytes) -> None:
         """Write one framed message, the answer to one of its frames."""
@@ -30,6 +34,12 @@ class Sender(Protocol):
 
     def waive(self) -> None:
         """One of its frames gets no answer."""
+
+    def expect(self, more: int) -> None:
+        """One of its frames gets so many further answers."""
+
+    def odd(self, oddity: Oddity) -> None:
+        """Note what was odd about one of its frames."""
 
     def close_after_reply(self) -> None:
         """Close once everything written has left."""
@@ -41,9 +51,9 @@ _Entry = tuple[_Book, int]
 
 
 class Replies:
-    """Debts by message. `on_late` words the deadline's answer for a row; `now` is a clock in seconds."""
+    """Debts by message. `on_late` words the deadline's answer for a row, if there is one; `now`: a clock in seconds."""
 
-    def __init__(self, on_late: Callable[[Row], bytes], now: Callable[[], float]) -> None:
+    def __init__(self, on_late: Callable[[Row], bytes | None], now: Callable[[], float]) -> None:
         self._on_late = on_late
         self._now = now
         self._serial = 0
@@ -124,6 +134,15 @@ class Replies:
                 delivered = True
         return delivered
 
+    def waive(self, row: Row) -> None:
+        """Nobody who waits for `row` gets an answer, for none of them wants to hear of it."""
+        entry = self._by_row.pop(row.id, None)
+        if entry is not None:
+            for book, serial in (entry,) if isinstance(entry, tuple) else entry:
+                sender = book.pop(serial)[1]
+                if not sender.gone:
+                    sender.waive()
+
     def owes(self, row: Row) -> bool:
         """Whether anybody waits for the answer to `row`."""
         return row.id in self._by_row
@@ -151,8 +170,13 @@ class Replies:
                     late.append(serial)
                 for serial in late:
                     sender, row = self._strike(book, serial)
-                    if not sender.gone:
-                        sender.reply(self._on_late(row))
+                    if sender.gone:
+                        continue
+                    words = self._on_late(row)
+                    if words is None:
+                        sender.waive()
+                    else:
+                        sender.reply(words)
         if self._deserted:
             self._deserted = False
             for book in self._books.values():

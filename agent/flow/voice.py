@@ -10,8 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from agent.protocol.charset import UnknownCharset, codec_of
+from agent.protocol.batch import Batch, build_batch_ack
+from agent.protocol.charset import UnknownCharset, codec_of, reads_by_bytes
 from agent.protocol.hl7 import Header, NotHl7, build_ack
+from agent.protocol.text import legible
 from agent.store.row import Row
 
 
@@ -28,6 +30,11 @@ class Voice:
         """An acknowledgement: MSA-1 `code`, MSA-3 `text`."""
         self._last += 1
         return build_ack(header, code, text=text, control_id=b"%d" % self._last, when=self._when(), encoding=codec)
+
+    def say_all(self, batch: Batch, answers: list[bytes], codec: str) -> bytes:
+        """The answers to the messages of a batch, as one batch."""
+        self._last += 1
+        return build_batch_ack(batch, answers, control_id=b"%d" % self._last, when=self._when(), codec=codec)
 
     def is_ours(self, control_id: bytes) -> bool:
         """Whether this is the MSH-10 of an acknowledgement that we built since the process began."""
@@ -50,12 +57,16 @@ class Voice:
 def header_of(row: Row, encoding: str | None) -> tuple[Header | None, str]:
     """MSH of a stored message and the codec its sender speaks (`encoding`: the channel's); UTF-8 where unreadable."""
     header: Header | None = row.header
-    if header is None:
-        try:
-            header = Header.of(row.body)
-        except NotHl7:
-            return None, "utf-8"
+    if header is not None and header.transcoded:
+        return header, header.transcoded
     try:
-        return header, codec_of(header, encoding)
+        if header is None:
+            header = Header.of(row.body)
+        codec = codec_of(header, encoding)
+    except NotHl7:
+        return None, "utf-8"
     except UnknownCharset:
         return header, "utf-8"
+    if not reads_by_bytes(codec):
+        header = Header.of_text(legible(row.body, codec), codec)
+    return header, codec

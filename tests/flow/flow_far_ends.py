@@ -18,6 +18,7 @@ from agent.flow.replies import Replies
 from agent.flow.voice import Voice
 from agent.metrics import ChannelMetrics
 from agent.protocol.envelope import TransmitRequest, TransmitResponse, decode_from_agent
+from agent.protocol.forensics import Oddity
 from agent.protocol.hl7 import Acknowledgement, Header, build_ack, read_ack
 from agent.spec import ChannelSpec
 from agent.store.row import Row
@@ -133,6 +134,7 @@ class Device:
         self.heard: list[bytes] = []
         self.told: list[bytes] = []
         self.owed = 0
+        self.oddities: list[Oddity] = []
         self._bell = bell
 
     def reply(self, message: bytes) -> None:
@@ -150,6 +152,12 @@ class Device:
 
     def waive(self) -> None:
         self.owed -= 1
+
+    def expect(self, more: int) -> None:
+        self.owed += more
+
+    def odd(self, oddity: Oddity) -> None:
+        self.oddities.append(oddity)
 
     def close_after_reply(self) -> None:
         self.closing = True
@@ -193,7 +201,7 @@ class Desk:
     def events(self) -> SpoolEvents:
         return SpoolEvents(self._durable, self._claimed, self._refused, self._unclaimed, lambda _: self.bell.ring())
 
-    def _late(self, row: Row) -> bytes:
+    def _late(self, row: Row) -> bytes | None:
         return self.intakes[row.channel].late(row)
 
     def _durable(self, rows: list[Row]) -> None:

@@ -195,7 +195,7 @@ async def test_a_sender_that_was_told_no_before_the_disk_was_through_hears_yes_o
 
 
 @pytest.mark.parametrize(("spec", "code"), [(SPEC, "AR"), (ENHANCED, "CR"), (ENHANCED_AA, "AR")])
-@pytest.mark.parametrize("frame", [b"", b"hello", b"MSH", b"FHS|^~\\&|batch", b"\xef\xbb\xbfMSH|^~\\&|A"])
+@pytest.mark.parametrize("frame", [b"", b"hello", b"MSH", b"FHS-1 is empty", b"\xef\xbb\xbfMSA|^~\\&|A"])
 async def test_what_is_no_message_is_refused_for_good(desk: Desk, spec: object, code: str, frame: bytes) -> None:
     desk.open(spec)  # type: ignore[arg-type]
     device = desk.device()
@@ -210,7 +210,7 @@ async def test_bytes_that_the_charset_does_not_have_are_refused_with_their_place
     device = desk.device()
     desk.send(device, adt().replace(b"ADAM", b"AD\xe4M"))
     assert device.codes == ["AR"]
-    assert b"(0xe4) is not utf-8" in device.acks[0].text
+    assert b"0xe4, in PID-5) is not valid UTF-8" in device.acks[0].text
 
 
 async def test_an_unknown_charset_is_refused(desk: Desk) -> None:
@@ -237,7 +237,7 @@ async def test_a_frame_above_the_limit_is_refused_and_ends_the_connection(desk: 
     desk.open(ENHANCED)
     device = desk.device()
     device.owed += 1
-    desk.intakes["adt"].too_long(device, FrameTooLong(adt(extra="x" * 200)[:100], 1_000))
+    desk.intakes["adt"].broken(device, FrameTooLong(adt(extra="x" * 200)[:100], 1_000))
     assert device.codes == ["CR"]
     assert device.acks[0].control_id == b"M1"
     assert device.closing
@@ -247,7 +247,7 @@ async def test_an_unreadable_frame_above_the_limit_is_refused_too(desk: Desk) ->
     desk.open()
     device = desk.device()
     device.owed += 1
-    desk.intakes["adt"].too_long(device, FrameTooLong(b"\0" * 100, 1_000))
+    desk.intakes["adt"].broken(device, FrameTooLong(b"\0" * 100, 1_000))
     assert device.codes == ["AR"]
 
 
