@@ -109,7 +109,7 @@ class Steering:
             resources = await self._configuration.read()
             plan = self._configuration.plan(resources)
             self._stale = False
-            listening = {n for n, channel in self._channels.by_name.items() if channel.listener is not None}
+            listening = {n for n, channel in self._channels.by_name.items() if channel.inlet is not None}
             wanted = {channel.name for channel in resources.agent.channel} - set(plan.skipped)
             if listening & wanted - {spec.name for spec in plan.channels}:
                 self._refuse(plan.errors)

@@ -60,14 +60,14 @@ async def until(so: Callable[[], object]) -> None:
 
 
 def port_of(daemon: Daemon, channel: str = "hl7") -> int:
-    listener = daemon.channels.by_name[channel].listener
+    listener = daemon.channels.by_name[channel].inlet
     assert listener is not None
     return listener.port
 
 
 async def listens(daemon: Daemon, channel: str = "hl7") -> int:
     """Wait until the channel listens; its port."""
-    await until(lambda: channel in daemon.channels.by_name and daemon.channels.by_name[channel].listener is not None)
+    await until(lambda: channel in daemon.channels.by_name and daemon.channels.by_name[channel].inlet is not None)
     return port_of(daemon, channel)
 
 

@@ -21,6 +21,7 @@ from agent.flow.lanes import Lane
 from agent.flow.replies import Replies
 from agent.flow.voice import Voice
 from agent.metrics import ChannelMetrics
+from agent.net.inlet import Room
 from agent.protocol.envelope import TransmitRequest, TransmitResponse, decode_from_agent
 from agent.protocol.hl7 import read_ack
 from agent.protocol.mllp import wrap
@@ -76,7 +77,9 @@ class Hall:
             make_intake=self._make_intake,
             crowded=lambda: self.crowded,
             unanswered=64,
+            room=Room(1 << 26),
             retry_s=0.02,
+            sweep_s=0.02,
         )
 
     def _make_intake(self, lane: Lane) -> Intake:
@@ -99,7 +102,7 @@ class Hall:
         self.channels.refused(rows, trouble)
 
     def port(self, name: str) -> int:
-        listener = self.channels.by_name[name].listener
+        listener = self.channels.by_name[name].inlet
         assert listener is not None
         return listener.port
 
@@ -228,7 +231,7 @@ async def test_a_taken_port_does_not_keep_the_others_from_starting_and_is_had_la
             running = tasks.create_task(hall.channels.run())
             # when the other program lets go of it
             stranger.close()
-            await until(lambda: hall.channels.by_name["oru"].listener is not None)
+            await until(lambda: hall.channels.by_name["oru"].inlet is not None)
             running.cancel()
     assert hall.channels.findings() == []
     async with device(taken) as sender:
@@ -240,7 +243,7 @@ async def test_a_listener_that_died_is_brought_back_and_its_connections_stay(hal
     port = hall.port("adt")
     async with device(port) as sender:
         assert await sender.is_served("M1")
-        listener = hall.channels.by_name["adt"].listener
+        listener = hall.channels.by_name["adt"].inlet
         assert listener is not None
         listener.stop_accepting()
         assert await refuses(port)
@@ -275,9 +278,9 @@ async def test_a_port_that_moves_to_another_channel_is_never_closed(hall: Hall) 
     await hall.channels.apply([spec("old", port)])
     async with device(port) as sender:
         assert await sender.is_served("M1")
-        before = hall.channels.by_name["old"].listener
+        before = hall.channels.by_name["old"].inlet
         await hall.channels.apply([spec("new", port)])
-        assert hall.channels.by_name["new"].listener is before
+        assert hall.channels.by_name["new"].inlet is before
         assert await sender.hears_the_end() == b""
     async with device(port) as sender:
         assert await sender.is_served("M2")
@@ -357,10 +360,10 @@ async def test_a_channel_that_is_taken_away_stops_listening_and_parks_its_messag
 async def test_the_same_again_changes_nothing(hall: Hall) -> None:
     wanted = [spec("adt"), spec("oru")]
     await hall.channels.apply(wanted)
-    listeners = [channel.listener for channel in hall.channels.by_name.values()]
+    listeners = [channel.inlet for channel in hall.channels.by_name.values()]
     async with device(hall.port("adt")) as sender:
         await hall.channels.apply(wanted)
-        assert [channel.listener for channel in hall.channels.by_name.values()] == listeners
+        assert [channel.inlet for channel in hall.channels.by_name.values()] == listeners
         assert await sender.is_served("M1")
 
 
@@ -383,7 +386,7 @@ async def test_a_crowded_disk_stops_the_senders_that_crowd_it_until_it_has_caugh
         sender.send("M1")
         assert await sender.code() == "AA"
         sender.send("M2")
-        [connection] = hall.channels.by_name["adt"].listener.connections  # type: ignore[union-attr]
+        [connection] = hall.channels.by_name["adt"].inlet.connections  # type: ignore[union-attr]
         assert connection._gated
         hall.crowded = False
         hall.channels.relieve()

@@ -36,7 +36,7 @@ def codes(daemon: Daemon) -> set[str]:
 
 
 async def test_a_daemon_at_work_says_what_it_has_done(daemon: Daemon, hub: Hub) -> None:
-    await ask(daemon.channels.by_name["hl7"].listener.port, "M1", "M2")  # type: ignore[union-attr]
+    await ask(daemon.channels.by_name["hl7"].inlet.port, "M1", "M2")  # type: ignore[union-attr]
     await until(lambda: not daemon.spool.tally.open_of["hl7"])
     report = daemon.vitals.report()
     assert (report.version, report.running, report.pid) == (__version__, True, os.getpid())

@@ -94,7 +94,7 @@ def _name(cells: int) -> Column:
 
 def _state(channel: ChannelStatus) -> Span:
     match channel.state:
-        case ChannelState.LISTENING:
+        case ChannelState.LISTENING | ChannelState.CONNECTED:
             return "ok", Tone.GOOD
         case ChannelState.FAILED:
             return "FAILED", Tone.BAD
@@ -111,7 +111,8 @@ def _oldest(channel: ChannelStatus) -> Span:
 
 
 def _is_quiet(channel: ChannelStatus) -> bool:
-    return channel.state in (ChannelState.LISTENING, ChannelState.OFF) and not channel.queued and not channel.last_error
+    well = channel.state in (ChannelState.LISTENING, ChannelState.CONNECTED, ChannelState.OFF)
+    return well and not channel.queued and not channel.last_error
 
 
 def _port(address: str) -> str:

@@ -7,7 +7,9 @@ Promise: every request gets an answer, also the one that this version cannot ful
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+from agent.commands.connections import connections
 from agent.commands.reload import reload
 from agent.commands.serve import Command, Commands, Request
 from agent.commands.stats import stats
@@ -17,6 +19,12 @@ from agent.status import StatusReport
 __all__ = ["Command", "Commands", "Request", "table"]
 
 
-def table(*, report: Callable[[], StatusReport], reload_config: Callable[[], Awaitable[None]]) -> tuple[Command, ...]:
-    """Every command of this version. `reload_config` raises AgentError if the old configuration stays in force."""
-    return (stats(report), reload(reload_config), status(report))
+def table(
+    *,
+    report: Callable[[], StatusReport],
+    reload_config: Callable[[], Awaitable[None]],
+    look: Callable[[int | None], list[dict[str, Any]]],
+) -> tuple[Command, ...]:
+    """Every command of this version. `reload_config` raises AgentError if the old configuration stays in force; `look`
+    gives what the connections of the channels on a port (None: of all) have done."""
+    return (stats(report), reload(reload_config), status(report), connections(look))

@@ -18,8 +18,10 @@ PREFIX = "onprem_agent_"
 
 Labels = Mapping[str, str]
 
+OPEN = (ChannelState.LISTENING, ChannelState.CONNECTED)
+
 PER_CHANNEL: tuple[tuple[str, str, Callable[[ChannelStatus], float | None]], ...] = (
-    ("listening", "1 while the listener is open.", lambda c: c.state == ChannelState.LISTENING),
+    ("listening", "1 while senders can reach it.", lambda c: c.state in OPEN),
     ("connections", "Connections open now.", lambda c: c.connections),
     ("connections_total", "Connections ever accepted.", lambda c: c.connections_total),
     ("received_bytes_total", "Bytes received.", lambda c: c.bytes_in),
@@ -29,10 +31,15 @@ PER_CHANNEL: tuple[tuple[str, str, Callable[[ChannelStatus], float | None]], ...
     ("delivered_total", "Messages that the server took.", lambda c: c.delivered),
     ("retried_total", "Deliveries tried again.", lambda c: c.retried),
     ("duplicates_total", "Messages recognised as repeated.", lambda c: c.duplicates),
+    ("fallbacks_total", "Messages read by the fallback charset.", lambda c: c.fallbacks),
     ("timeouts_total", "Senders answered only at their deadline.", lambda c: c.timeouts),
     ("in_flight", "Messages sent and not answered yet.", lambda c: c.in_flight),
     ("queued", "Messages waiting for the server.", lambda c: c.queued),
     ("oldest_queued_seconds", "Age of the oldest waiting one.", lambda c: c.oldest_queued_seconds),
+)
+PER_KIND: tuple[tuple[str, str, Callable[[ChannelStatus], Mapping[str, int]]], ...] = (
+    ("refused_total", "What was not taken, by kind.", lambda c: c.refused),
+    ("odd_total", "Connections that were no HL7 or badly framed, by kind.", lambda c: c.odd),
 )
 
 
@@ -49,6 +56,9 @@ def prometheus(report: StatusReport) -> str:
     channels = [({"channel": channel.name}, channel) for channel in report.channels]
     for name, meaning, value in PER_CHANNEL:
         page.family(f"channel_{name}", meaning, [(at, value(channel)) for at, channel in channels])
+    for name, meaning, kinds in PER_KIND:
+        counted = [({**at, "kind": kind}, n) for at, channel in channels for kind, n in sorted(kinds(channel).items())]
+        page.family(f"channel_{name}", meaning, counted)
     page.histogram(
         "channel_round_trip_seconds",
         "From sending a message to the server's answer.",

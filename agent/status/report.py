@@ -21,10 +21,13 @@ GRAVEST_FIRST = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 
 class ChannelState(StrEnum):
-    """What a channel's listener is doing. `failed` is retried and has a finding; `off` was asked for."""
+    """What a channel's door is doing. `failed` is retried and has a finding; `off` was asked for; `connecting` and
+    `connected` are of channels that dial."""
 
     LISTENING = "listening"
     STARTING = "starting"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
     FAILED = "failed"
     OFF = "off"
     DOWN = "down"  # the daemon is not running
@@ -82,7 +85,10 @@ class ServerStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ChannelStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """One channel. Counts are since the process started; `queued` and its oldest's age are the spool's."""
+    """One channel. Counts are since the process started; `queued` and its oldest's age are the spool's.
+
+    `refused`: what was not taken, by kind; `odd`: what was strange about connections, by kind (`agent doctor --port`).
+    """
 
     name: str
     address: str
@@ -103,6 +109,9 @@ class ChannelStatus(msgspec.Struct, frozen=True, rename="camel"):
     bytes_in: int = 0
     connections_total: int = 0
     last_error: str = ""
+    fallbacks: int = 0
+    refused: Mapping[str, int] = {}
+    odd: Mapping[str, int] = {}
 
     @classmethod
     def of(
@@ -116,6 +125,7 @@ class ChannelStatus(msgspec.Struct, frozen=True, rename="camel"):
         queued: int,
         oldest_queued_seconds: float | None,
         last_error: str = "",
+        odd: Mapping[str, int] = {},
     ) -> ChannelStatus:
         """A running channel: its counters, and what the spool holds for it."""
         return cls(
@@ -138,6 +148,9 @@ class ChannelStatus(msgspec.Struct, frozen=True, rename="camel"):
             bytes_in=metrics.bytes_in,
             connections_total=metrics.connections_total,
             last_error=last_error,
+            fallbacks=metrics.fallbacks,
+            refused={**metrics.refused},
+            odd={**odd},
         )
 
 

@@ -65,6 +65,9 @@ def _channel_stats(channel: ChannelStatus) -> dict[str, Any]:
         "retried": channel.retried,
         "duplicates": channel.duplicates,
         "timeouts": channel.timeouts,
+        "fallbacks": channel.fallbacks,
+        "refused": dict(channel.refused),
+        "odd": dict(channel.odd),
     }
 
 
