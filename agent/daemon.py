@@ -25,6 +25,8 @@ from agent.channels import Channels
 from agent.commands import Commands, table
 from agent.commands.serve import Request
 from agent.configuration import Configuration
+from agent.diagnostics import Checkup, Host
+from agent.diagnostics import table as checks
 from agent.errors import AgentError, ConfigError, Finding, Severity
 from agent.flow.answers import Answers
 from agent.flow.dispatcher import Dispatcher, Window
@@ -39,6 +41,7 @@ from agent.metrics import ChannelMetrics
 from agent.net.control import open_control
 from agent.net.credentials import Credentials
 from agent.net.health import Health
+from agent.net.inlet import Room
 from agent.net.proxy import dial, proxy_for
 from agent.net.rest import Rest
 from agent.net.tls import client_context
@@ -131,12 +134,14 @@ class Daemon:
             make_intake=self._make_intake,
             crowded=lambda: self.spool.uncommitted_bytes > CROWDED_BYTES,
             unanswered=settings.limits.unanswered_per_connection,
+            room=Room(settings.limits.unfinished_bytes),
         )
         self.steering = Steering(self.configuration, self.channels)
         self.spool: Spool
         self.housekeeping: Housekeeping
         self.vitals: Vitals
         self.commands: Commands
+        self._checkup = Checkup(lambda: Host.at_work(self.settings, environ, self.vitals.report()), checks())
 
     # ---- life
 
@@ -170,7 +175,8 @@ class Daemon:
                 self.dispatcher.connect(self.spool, self.uplink)
                 self.vitals = self._make_vitals()
                 self.commands = Commands(
-                    table(report=self.vitals.report, reload_config=self.steering.reload), send=self._send
+                    table(report=self.vitals.report, reload_config=self.steering.reload, look=self.channels.look),
+                    send=self._send,
                 )
                 await parts.enter_async_context(self._rest)
                 await parts.enter_async_context(open_control(settings.paths.control, self.commands.ask))
@@ -198,6 +204,7 @@ class Daemon:
                     ("health", health.run()),
                     ("retention", self.housekeeping.sweep()),
                     ("notify", self._notifier.watch()),
+                    ("checkup", self._checkup.run()),
                 )
             ]
             await self.steering.recall()
@@ -274,7 +281,7 @@ class Daemon:
         self.dispatcher.refused(rows)
         self.channels.refused(rows, trouble)
 
-    def _late(self, row: Row) -> bytes:
+    def _late(self, row: Row) -> bytes | None:
         channel = self.channels.by_name.get(row.channel)
         if channel is not None:
             return channel.intake.late(row)
@@ -409,8 +416,7 @@ class Daemon:
     def _own_findings(self) -> list[Finding]:
         found = [f for f in (self._health_finding, self._restart_needed) if f is not None]
         found += [f for f in self.settings.findings if f.severity is not Severity.INFO]
-        found += self.steering.findings()
-        return found
+        return [*found, *self.steering.findings(), *self._checkup.findings]
 
     def _note_health(self, finding: Finding | None) -> None:
         self._health_finding = finding

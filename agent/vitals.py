@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import psutil
 
 from agent import __version__
-from agent.channels import Channel, Channels
+from agent.channel import Channel
+from agent.channels import Channels
 from agent.configuration import Configuration
 from agent.errors import Finding, Severity
 from agent.flow.dispatcher import Dispatcher
@@ -66,7 +67,11 @@ class Vitals:
 
     def unready(self) -> list[str]:
         """Why no message can be taken, by the channels that should listen and the disk; empty when all is well."""
-        reasons = [f"channel {c.spec.name} does not listen" for c in self.channels.by_name.values() if not _listens(c)]
+        reasons = [
+            f"channel {c.spec.name} does not listen"
+            for c in self.channels.by_name.values()
+            if not c.listening and not c.spec.dials
+        ]
         if self.spool.trouble is not None:
             reasons.append(str(self.spool.trouble))
         return reasons
@@ -95,10 +100,12 @@ class Vitals:
                 lane.metrics,
                 name=name,
                 address=channel.spec.address if channel is not None else "",
+                type="mllps" if channel is not None and channel.spec.line.tls is not None else "mllp",
                 state=_state(channel),
                 queued=queued,
                 oldest_queued_seconds=self._oldest_s(lane) if queued else None,
                 last_error=channel.finding.text if channel is not None and channel.finding is not None else "",
+                odd=channel.sightings.counts if channel is not None else {},
             )
         for name in self.off():
             if name not in self.dispatcher.lanes or not self.spool.tally.open_of[name]:
@@ -140,8 +147,11 @@ class Vitals:
             last_error=str(spool.trouble) if spool.trouble is not None else "",
         )
 
-    def findings(self) -> Iterable[Finding]:
-        """Everything a person should know now."""
+    def findings(self) -> list[Finding]:
+        """Everything a person should know now, each thing once."""
+        return list({(finding.code, finding.where, finding.text): finding for finding in self._findings()}.values())
+
+    def _findings(self) -> Iterable[Finding]:
         trouble = self.spool.trouble
         if trouble is not None:
             yield Finding(f"spool.{trouble.trouble}", Severity.ERROR, str(trouble), trouble.hint, str(self.spool.path))
@@ -189,16 +199,14 @@ class Vitals:
                 "spool.held",
                 Severity.WARNING,
                 f"{held} messages were not delivered and wait for a person",
-                "look at the server's answers for them; the senders were told at the time",
+                "agent messages list --state problem shows them; the senders were told at the time",
                 str(self.spool.path),
             )
-
-
-def _listens(channel: Channel) -> bool:
-    return channel.listener is not None and channel.listener.listening
 
 
 def _state(channel: Channel | None) -> ChannelState:
     if channel is None:
         return ChannelState.OFF
-    return ChannelState.LISTENING if _listens(channel) else ChannelState.FAILED
+    if channel.inlet is not None and channel.spec.dials:
+        return ChannelState.CONNECTED if channel.listening else ChannelState.CONNECTING
+    return ChannelState.LISTENING if channel.listening else ChannelState.FAILED
