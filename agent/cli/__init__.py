@@ -34,6 +34,8 @@ class Verb(NamedTuple):
 VERBS: Mapping[str, Verb] = {
     "run": Verb("agent.cli.run", "carry messages: the daemon, in the foreground"),
     "status": Verb("agent.cli.status", "one screen: server link, channels, spool, findings"),
+    "doctor": Verb("agent.cli.doctor", "every check, with remedies; --port: why bytes there are no messages"),
+    "messages": Verb("agent.cli.messages", "list what the spool holds; show a message by its fields"),
     "quickstart": Verb(
         "agent.cli.quickstart", "try everything on this machine: server, agent and a simulated hospital"
     ),

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agent import __version__
-from agent.cli.lines import Line, Tone, plain
+from agent.cli.drawing import as_text, draw
+from agent.cli.lines import plain
 from agent.cli.setting_options import add_settings_options, reading_from
 from agent.cli.status_screen import compose, exit_status, read
 from agent.errors import Finding, Severity, StoreError
@@ -27,8 +28,6 @@ from agent.status import offline, to_builtins
 from agent.store.peek import read_status
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from agent.settings import Reading
 
 _WATCH_S = 2.0
@@ -40,14 +39,6 @@ examples:
 
 exit status: 0 well, 1 a problem was found, 3 the agent is not running
 """
-_STYLES: Mapping[Tone, str] = {
-    Tone.PLAIN: "",
-    Tone.QUIET: "dim",
-    Tone.STRONG: "bold",
-    Tone.GOOD: "green",
-    Tone.WARNING: "yellow",
-    Tone.BAD: "bold red",
-}
 
 
 def register(subparsers: Any) -> None:
@@ -111,15 +102,10 @@ def show(status: Mapping[str, Any]) -> None:
     """The screen of one status, drawn for a terminal or plain for anything else."""
     report = read(status)
     if not sys.stdout.isatty():
-        print(plain(compose(report, now_s=time.time())))
+        draw(compose(report, now_s=time.time()))
         return
-    from rich.console import Console  # late: a script that reads the JSON needs none of it
-
     window = shutil.get_terminal_size()
-    console = Console(highlight=False)
-    console.print(
-        _text(compose(report, now_s=time.time(), width=window.columns, height=window.lines - 1)), soft_wrap=True
-    )
+    draw(compose(report, now_s=time.time(), width=window.columns, height=window.lines - 1))
 
 
 async def _watch(reading: Reading, interval_s: float, *, as_json: bool) -> None:
@@ -139,20 +125,8 @@ async def _watch(reading: Reading, interval_s: float, *, as_json: bool) -> None:
         while True:
             report = read(await gather(reading))
             lines = compose(report, now_s=time.time(), width=console.width, height=console.height)
-            live.update(_text(lines), refresh=True)
+            live.update(as_text(lines), refresh=True)
             await asyncio.sleep(interval_s)
-
-
-def _text(lines: list[Line]) -> Text:
-    from rich.text import Text
-
-    text = Text(no_wrap=True, overflow="crop", end="")
-    for line in lines:
-        for part, tone in line:
-            text.append(part, _STYLES[tone])
-        text.append("\n")
-    text.rstrip()
-    return text
 
 
 def _seconds(word: str) -> float:

@@ -1,0 +1,347 @@
+"""`agent messages`: find a message in the spool, and look into it.
+
+Secret: how a search is typed, and what of a stored message goes onto a screen, into a pipe and into a script.
+Promise: read-only, with the daemon at work or down; `list` shows no patient data, nor does `show --mask`; what is
+shown cannot steer the terminal, and `show --raw` into a pipe is exactly the bytes that were stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import msgspec
+
+from agent.cli.drawing import draw
+from agent.cli.lines import Line, Tone, clean
+from agent.cli.message_parts import masked, segments_of, text_of
+from agent.cli.message_view import facts_of, head_lines, message_table, segment_lines
+from agent.cli.quantities import whole
+from agent.cli.setting_options import add_settings_options, paths_from
+from agent.errors import AgentError
+from agent.store.ledger import Direction, Entry, Filter, Stored, channels, entries, id_span, message
+from agent.store.row import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Moment = datetime | time | timedelta  # as typed: a moment, a time of day, so long ago
+
+_STATES: Final[Mapping[str, frozenset[State]]] = {
+    **{state.name.lower(): frozenset((state,)) for state in State},
+    "open": frozenset(state for state in State if not state.finished),
+    "problem": frozenset((State.REJECTED, State.FAILED, State.HELD)),
+}
+_SPAN: Final = re.compile(r"(\d{1,4}(?:\.\d{1,3})?) ?(s|m|min|h|d|w)", re.ASCII)
+_SPAN_S: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
+_LIST_EXAMPLE: Final = """\
+examples:
+  agent messages list
+  agent messages list --state problem --since 12h
+  agent messages list --channel adt --type ADT^A08 --since 03:00 --until 04:30
+  agent messages list --control-id 'MSG0047*'
+  agent messages list --state open --json | jq '.messages[].id'
+
+times are local: 03:00 is the last time the clock said so, 2026-11-22T03:00 a moment, 2h, 30min or 7d so long ago.
+It shows no patient data. exit status: 0, also when nothing is found; 1 the spool cannot be read; 2 wrong usage.
+"""
+_SHOW_EXAMPLE: Final = """\
+examples:
+  agent messages show 4711
+  agent messages show 4711 --mask           to send to somebody who must not see the patient
+  agent messages show 4711 --raw > a.hl7    the bytes as they came
+  agent messages show 4711 --raw --ack      the acknowledgement
+  agent messages show 4711 --json | jq -r '.segments[].fields[] | select(.path == "PID-3.1").value'
+
+exit status: 0; 1 there is no such message, or the spool cannot be read; 2 wrong usage.
+"""
+
+
+def register(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "messages",
+        help="find messages in the spool, and look into one",
+        description="Find messages in the spool, and look into one. Works with the agent running or not.",
+        epilog="examples:\n  agent messages list --state problem\n  agent messages show 4711\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _register_list(actions)
+    _register_show(actions)
+
+
+def _register_list(actions: Any) -> None:
+    parser = actions.add_parser(
+        "list",
+        help="the newest messages, or those that you describe",
+        description="List messages, newest first. What is asked for must all be true of a message.",
+        epilog=_LIST_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--channel", metavar="NAME", help="of this channel")
+    parser.add_argument(
+        "--state",
+        type=_states,
+        metavar="STATES",
+        help="queued, inflight, processed, rejected, failed, held; open: the first two; problem: the last three",
+    )
+    parser.add_argument(
+        "--direction",
+        choices=list(Direction),
+        default=Direction.ALL,
+        type=Direction,
+        help="in: from devices; out: to them",
+    )
+    parser.add_argument("--since", type=_moment, metavar="TIME", help="received then or later")
+    parser.add_argument("--until", type=_moment, metavar="TIME", help="received before")
+    parser.add_argument("--control-id", type=_given, metavar="ID", help="MSH-10; ABC* for what begins so")
+    parser.add_argument("--type", type=_given, metavar="TYPE", help="MSH-9, as ADT or ADT^A01 (or ADT-A01)")
+    parser.add_argument("--limit", type=whole, default=50, metavar="N", help="at most so many (default 50)")
+    parser.add_argument("--before", type=whole, metavar="ID", help="older than this one: the next page")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_settings_options(parser)
+
+
+def _register_show(actions: Any) -> None:
+    parser = actions.add_parser(
+        "show",
+        help="one message with the names of its segments and fields, its fate and its acknowledgement",
+        description="Show one message: what became of it, what it says, and how it was acknowledged.",
+        epilog=_SHOW_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("id", type=whole, metavar="ID", help="its number in `agent messages list`")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--raw", action="store_true", help="the bytes as they were stored, nothing else")
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    second = parser.add_mutually_exclusive_group()
+    second.add_argument("--mask", action="store_true", help="hide patient data: letters become x, digits 9")
+    second.add_argument("--ack", action="store_true", help="with --raw: the acknowledgement instead of the message")
+    add_settings_options(parser)
+
+
+class NoSuchMessage(AgentError):
+    """The spool does not hold what was asked for."""
+
+
+def run(args: argparse.Namespace) -> int:
+    path = paths_from(args).spool
+    return _list(args, path) if args.action == "list" else _show(args, path)
+
+
+# ---- list
+
+
+def _list(args: argparse.Namespace, path: Path) -> int:
+    now = datetime.now().astimezone()
+    since_ms, until_ms = interval(args.since, args.until, now)
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        print("agent: --until is not later than --since — give a later --until or an earlier --since", file=sys.stderr)
+        return 2
+    wanted = Filter(
+        channel=args.channel,
+        states=args.state,
+        direction=args.direction,
+        since_ms=since_ms,
+        until_ms=until_ms,
+        control_id=args.control_id or "",
+        message_type=args.type or "",
+        before_id=args.before,
+        limit=args.limit + 1,
+    )
+    found = entries(path, wanted)
+    shown, more = found[: args.limit], len(found) > args.limit
+    if args.json:
+        _print_json({"messages": [facts_of(entry) for entry in shown], "more": more})
+    elif shown:
+        draw([*message_table(shown, now, _width()), ((_closing(shown, more=more), Tone.QUIET),)])
+    else:
+        print(_nothing(args, wanted, path))
+    return 0
+
+
+def _closing(shown: list[Entry], *, more: bool) -> str:
+    number = f"{len(shown)} message{'' if len(shown) == 1 else 's'}"
+    return f"{number}. For older ones add --before {shown[-1].id}" if more else f"{number}, and no older ones."
+
+
+def _nothing(args: argparse.Namespace, wanted: Filter, path: Path) -> str:
+    if wanted.direction is Direction.OUT:
+        return "No messages: the spool keeps what devices send to the server, not what goes to devices."
+    if id_span(path) is None:
+        return "No messages: the spool is empty."
+    if wanted.channel is not None and wanted.channel not in (known := channels(path)):
+        return f"No messages: there are none of a channel {clean(wanted.channel)!r}, only of {clean(', '.join(known))}."
+    return "No messages that fit: change an option, or leave one out."
+
+
+# ---- show
+
+
+def _show(args: argparse.Namespace, path: Path) -> int:
+    if args.ack and not args.raw:
+        print("agent: --ack goes with --raw — without --raw the acknowledgement is shown anyway", file=sys.stderr)
+        return 2
+    if args.mask and args.raw:
+        print("agent: --raw is the bytes as they came, which --mask cannot hide — leave one out", file=sys.stderr)
+        return 2
+    stored = message(path, args.id)
+    if stored is None:
+        span = id_span(path)
+        holds = f"it holds {span[0]} to {span[1]}, see `agent messages list`" if span else "it is empty"
+        raise NoSuchMessage(
+            f"the spool holds no message {args.id}", hint=f"{holds}; finished ones are let go by age and size"
+        )
+    if args.raw:
+        _print_raw(stored, acknowledgement=args.ack)
+    elif args.json:
+        _print_json(_whole(stored, mask=args.mask))
+    else:
+        draw(_screen(stored, mask=args.mask, width=_width()))
+    return 0
+
+
+def _screen(stored: Stored, *, mask: bool, width: int | None) -> list[Line]:
+    text, read_as = text_of(stored.body)
+    lines = head_lines(stored.entry, read_as, mask=mask, width=width)
+    lines += [(), *segment_lines(segments_of(text, mask=mask), width)]
+    if stored.answer is not None:
+        answer, _ = text_of(stored.answer)
+        lines += [(), (("The acknowledgement:", Tone.STRONG),), *segment_lines(segments_of(answer, mask=mask), width)]
+    return lines
+
+
+def _whole(stored: Stored, *, mask: bool) -> dict[str, Any]:
+    """The object of `show --json`."""
+    veil = masked if mask else str
+    entry = stored.entry
+    text, read_as = text_of(stored.body)
+    return {
+        **facts_of(entry),
+        "orderKey": veil(entry.order_key.decode("utf-8", "backslashreplace")),
+        "reason": veil(entry.reason),
+        "charset": read_as,
+        **_content(text, mask=mask),
+        "answer": None if stored.answer is None else _content(text_of(stored.answer)[0], mask=mask),
+    }
+
+
+def _content(text: str, *, mask: bool) -> dict[str, Any]:
+    segments = [
+        {
+            "name": segment.name,
+            "title": segment.title,
+            "fields": [{"path": value.path, "name": value.name, "value": value.value} for value in segment.fields],
+        }
+        for segment in segments_of(text, mask=mask)
+    ]
+    return {"segments": segments} if mask else {"segments": segments, "raw": text}
+
+
+def _print_raw(stored: Stored, *, acknowledgement: bool) -> None:
+    content = stored.answer if acknowledgement else stored.body
+    if content is None:
+        raise NoSuchMessage(
+            f"message {stored.entry.id} has no acknowledgement", hint="`agent messages show` tells its state"
+        )
+    if sys.stdout.isatty():
+        text, _ = text_of(content)
+        for line in re.split(r"\r\n|\r|\n", text.rstrip("\r\n")):
+            print(clean(line))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+# ---- onto the screen
+
+
+def _print_json(facts: dict[str, Any]) -> None:
+    text = msgspec.json.encode(facts).decode()
+    # JSON escapes the ASCII controls only; a terminal obeys others too (ECMA-48 §5.3), and so does bidirectional text
+    print("".join(char if char.isprintable() else _escaped(char) for char in text))
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
+
+
+def _width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+# ---- what was typed
+
+
+def interval(since: Moment | None, until: Moment | None, now: datetime) -> tuple[int | None, int | None]:
+    """Both in milliseconds since the epoch. A time of day is the last one before `now`; for `until`, where `since`
+    is later than that, the first one after `since`: 23:00 to 01:00 is one night.
+    """
+    since_ms = None if since is None else _since_epoch_ms(since, now)
+    until_ms = None if until is None else _since_epoch_ms(until, now)
+    if isinstance(until, time) and since_ms is not None and until_ms is not None and until_ms <= since_ms:
+        began = datetime.fromtimestamp(since_ms / 1_000).astimezone()
+        until_ms = max(until_ms, _ms(_last_before(until, began + timedelta(days=1))))
+    return since_ms, until_ms
+
+
+def _since_epoch_ms(moment: Moment, now: datetime) -> int:
+    match moment:
+        case timedelta():
+            return _ms(now) - moment // timedelta(milliseconds=1)
+        case time():
+            return _ms(_last_before(moment, now))
+        case datetime():
+            return _ms(moment)
+        case _ as never:
+            assert_never(never)
+
+
+def _last_before(clock: time, now: datetime) -> datetime:
+    today = datetime.combine(now.date(), clock)
+    at = today.astimezone()
+    return at if at <= now else (today - timedelta(days=1)).astimezone()
+
+
+def _ms(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def _moment(word: str) -> Moment:
+    if span := _SPAN.fullmatch(word):
+        return timedelta(seconds=float(span[1]) * _SPAN_S[span[2]])
+    if clock := _CLOCK.fullmatch(word):
+        return time(int(clock[1]), int(clock[2]), int(clock[3] or 0))
+    try:
+        found = datetime.fromisoformat(word)
+        if found.year < 1971 or found.year > 9998:
+            raise ValueError
+        return found.astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is no time: write 2h, 30min or 7d for so long ago, 03:00, or 2026-11-22T03:00"
+        ) from None
+
+
+def _states(word: str) -> frozenset[State]:
+    wanted: frozenset[State] = frozenset()
+    for name in word.lower().split(","):
+        states = _STATES.get(name.strip())
+        if states is None:
+            raise argparse.ArgumentTypeError(f"{name!r} is no state: give {', '.join(_STATES)}; several with commas")
+        wanted |= states
+    return wanted
+
+
+def _given(word: str) -> str:
+    if not word.strip():
+        raise argparse.ArgumentTypeError("it is empty: leave the option out to find all")
+    return word.strip()
