@@ -1,7 +1,7 @@
 """The agent under test: a real daemon between a server and devices that say what the recorded ones said.
 
-Secret: how the recorded server's half is served over HTTP and WebSocket, the devices' over MLLP, and how the daemon
-is run.
+Secret: how the recorded server's half is served over HTTP and WebSocket, the devices' over MLLP, and how both
+are disturbed.
 Promise: whatever the daemon sends is heard, in the recording's names for connections; when `open` is left, no process
 is left behind.
 """
@@ -11,27 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import random
-import re
 import socket
-import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from golden_agent_lines import RELOAD, states, waits
+from golden_daemon import DaemonProcess
 from golden_names import Names
 from golden_replay import WITHIN_S, Ear
-from golden_transcript import HEARTBEAT_REQUEST, HEARTBEAT_RESPONSE, Line, Transcript
+from golden_transcript import HEARTBEAT_REQUEST, Line, Transcript, frame_of
 
-import agent
-
-REPOSITORY = Path(agent.__file__).parent.parent
 TOKEN = "<access-token>"
-_RELOAD = "agent:reloadconfig:request"
-_SHORT_LIVED = ('"expires_in":360,', '"expires_in":6,')  # six seconds, so that nobody waits for six minutes
 # Below the range that the system takes outgoing ports from.
 _PORTS = itertools.count(random.Random().randrange(12_000, 28_000))
 
@@ -46,11 +41,16 @@ class AgentStage:
         self.ear = Ear()
         self._transcript = transcript
         self._lines = lines
-        self._folder = folder
-        self._states = _states(lines)
+        self._waits = waits(lines)
+        self._daemon = DaemonProcess(folder, clock=bool(self._waits))
+        self._site: web.TCPSite | None = None
+        self._mute: set[str] = set()  # connections on which nothing of the server arrives; "server": all further ones
+        self._states = states(lines)
         self._state: dict[str, str] = self._states.pop(0)
         self._read: set[str] = set()  # of the configuration, since the start or the last request to reload
         self.read_again: list[str] = []
+        self.transmitted_s: list[float] = []  # when each message went to the server, since the first device sent one
+        self._first_sent_at: float | None = None
         self._tokens = 0
         self._lanes = iter([line.lane for line in lines if line.by == "agent" and line.kind == "open"])
         self._sockets: dict[str, web.WebSocketResponse] = {}
@@ -58,9 +58,14 @@ class AgentStage:
         self._devices: dict[str, tuple[asyncio.StreamWriter, str]] = {}
         self._ours: set[str] = set()  # connections that this side has ended: their end is no news
         self._codecs: dict[str, str] = {}
+        self._runner: web.AppRunner
+        self._port: int
         self._tasks: asyncio.TaskGroup
-        self._process: asyncio.subprocess.Process
-        self.complaint = ""
+
+    @property
+    def complaint(self) -> str:
+        """What was wrong with the daemon's end."""
+        return self._daemon.complaint
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -71,24 +76,44 @@ class AgentStage:
             stage = cls(transcript, lines, Path(folder))
             stage._take_ports()
             async with asyncio.TaskGroup() as stage._tasks, stage._serving() as base_url:
-                await stage._start(base_url)
+                if lines[0].kind == "down":
+                    await stage.play(lines[0])
+                await stage._daemon.start(base_url, *stage._credentials(), stage._agent_id())
                 try:
                     yield stage
                 finally:
-                    await stage._end()
+                    await stage._daemon.end()
+                    stage._hang_up()
 
     async def prompt(self, line: Line) -> None:
-        """The daemon speaks for itself."""
+        """The daemon speaks for itself, but its clock may have to be moved on."""
+        for waiting, seconds in self._waits:
+            if waiting is line:
+                self._daemon.skip(seconds)
 
     async def play(self, line: Line) -> None:
         match line.by, line.kind:
+            case "server", "frame" | "close" if line.lane in self._mute:
+                pass
             case "server", "frame":
-                if _RELOAD in line.text:
+                if RELOAD in line.text:
                     self._state |= self._states.pop(0)
                     self._read.clear()
+                elif frame_of(line).get("type") == "agent:transmit:request" and self._is_off():
+                    await self._daemon.logs("daemon.off")  # it was read; it is in force in a moment
                 await self._sockets[line.lane].send_str(self.names.to_actual(line.text).replace(TOKEN, self._token))
             case "server", "close":
                 await self._sockets[line.lane].close(code=int(line.text))
+            case "fault", "mute":
+                self._mute.add(line.lane)
+            case "fault", "down" if self._site is not None:
+                await self._site.stop()
+                self._site = None
+            case "fault", "up":
+                await self._daemon.logs("login.failed", "uplink.failed")  # else it was away for nobody
+                self._mute.discard("server")
+                if self._site is None:
+                    await self._listen_again()
             case "fault", "reset":
                 self._ours.add(line.lane)
                 self._transports[line.lane].abort()
@@ -96,6 +121,7 @@ class AgentStage:
                 await self._connect(line)
             case "device", "frame":
                 codec = self._devices[line.lane][1]
+                self._first_sent_at = self._first_sent_at or time.monotonic()
                 await self._send(line.lane, b"\x0b%b\x1c\r" % line.text.encode(codec))
             case "device", "bytes":
                 await self._send(line.lane, line.text.encode())
@@ -103,68 +129,37 @@ class AgentStage:
                 self._ours.add(line.lane)
                 self._devices[line.lane][0].close()
             case "host", "stop":
-                await self._stop()
+                await self._daemon.stop()
             case _:
                 pass  # HTTP answers are given when they are asked for; other parties are not on this stage
 
     # ---- the daemon
 
-    async def _start(self, base_url: str) -> None:
-        credentials = self._credentials()
-        environment = {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": str(REPOSITORY),
-            "HOME": str(self._folder),
-            "AGENT_BASE_URL": base_url,
-            "AGENT_CLIENT_ID": credentials["client_id"],
-            "AGENT_CLIENT_SECRET": credentials["client_secret"],
-            "AGENT_ID": self._agent_id(),
-            "AGENT_DIAGNOSTICS_LISTEN": "off",
-        }
-        with (self._folder / "stderr.txt").open("wb") as stderr:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "agent", "run", "--data-dir", str(self._folder / "data")),
-                cwd=self._folder,
-                env=environment,
-                stderr=stderr,
-            )
+    def _is_off(self) -> bool:
+        reads = [text for target, text in self._state.items() if target.startswith("GET /fhir/R4/Agent/")]
+        return any('"resourceType":"Agent"' in text and '"status":"off"' in text for text in reads)
 
-    async def _stop(self) -> None:
-        if self._process.returncode is not None:
-            self.complaint = f"the daemon has ended by itself: {self._process.returncode}; {self._stderr()}"
-            return
-        self._process.terminate()
-        async with asyncio.timeout(WITHIN_S):
-            status = await self._process.wait()
-        if status != 0 or "Traceback" in self._stderr():
-            self.complaint = f"the daemon ended with {status}; {self._stderr()}"
-
-    async def _end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+    def _hang_up(self) -> None:
         for writer, _ in self._devices.values():
             writer.transport.abort()
         for ws in self._transports.values():
             ws.abort()
 
-    def _stderr(self) -> str:
-        return (self._folder / "stderr.txt").read_text()
-
-    def _credentials(self) -> dict[str, str]:
+    def _credentials(self) -> tuple[str, str]:
         """Client id and secret, as the recorded agent had them."""
         for line in self._lines:
             if line.kind == "request" and line.text.startswith("POST /oauth2/token"):
                 form = parse_qs(line.text.partition("\n\n")[2])
-                return {name: values[0] for name, values in form.items()}
+                return form["client_id"][0], form["client_secret"][0]
         raise AssertionError("no login in this transcript")
 
     def _agent_id(self) -> str:
-        agents = self._transcript.resource("Agent")
-        if agents:
-            return str(agents[0]["id"])
-        read = next(line for line in self._transcript.lines if line.text.startswith("GET /fhir/R4/Agent/"))
-        return read.text.split("\n")[0].rpartition("/")[2]
+        for line in self._lines:
+            if frame_of(line).get("type") == "agent:connect:request":
+                return str(frame_of(line)["agentId"])
+        if agents := self._transcript.resource("Agent"):
+            return str(agents[0]["id"])  # it never came so far as to say its name
+        raise AssertionError("no agent in this transcript")
 
     # ---- the server
 
@@ -176,12 +171,16 @@ class AgentStage:
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            host, port = runner.addresses[0][:2]
-            yield f"http://{host}:{port}/"
+            self._runner, self._port = runner, 0
+            await self._listen_again()
+            self._port = runner.addresses[0][1]
+            yield f"http://127.0.0.1:{self._port}/"
         finally:
             await runner.cleanup()
+
+    async def _listen_again(self) -> None:
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
+        await self._site.start()
 
     @property
     def _token(self) -> str:
@@ -206,13 +205,17 @@ class AgentStage:
         status, *fields = head.split("\n")
         if target == "POST /oauth2/token" and status == "200":
             self._tokens += 1
-            text = text.replace(*_SHORT_LIVED)
         text = self.names.to_actual(text).replace(TOKEN, self._token)
         return web.Response(text=text, status=int(status), headers=dict(field.split(": ", 1) for field in fields))
 
-    async def _socket(self, request: web.Request) -> web.WebSocketResponse:
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
         lane = next(self._lanes, "ws beyond the recording")
         self.ear.hear(Line("agent", lane, "open", f"GET {request.path_qs}"))
+        if "server" in self._mute:
+            while request.transport is not None:
+                await asyncio.sleep(0.01)  # until the daemon gives up
+            self.ear.hear(Line("agent", lane, "cut"))
+            return web.Response()
         ws = web.WebSocketResponse(max_msg_size=1_048_577, compress=False, timeout=1.0)
         await ws.prepare(request)
         assert isinstance(request.transport, asyncio.Transport)
@@ -226,6 +229,8 @@ class AgentStage:
             if not introduced and "agent:connect:request" not in text:
                 self.ear.hear(Line("agent", lane, "frame", f"before it introduced itself: {text}"))
             introduced = True
+            if "agent:transmit:request" in text and self._first_sent_at is not None:
+                self.transmitted_s.append(time.monotonic() - self._first_sent_at)
             self.ear.hear(Line("agent", lane, "frame", text))
         if lane not in self._ours:
             gone = ws.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE)
@@ -240,9 +245,13 @@ class AgentStage:
         for text in texts:
             for address in [piece.partition('"')[0] for piece in text.split('"address":"')[1:]]:
                 parts = urlsplit(address)
+                if parts.port is None:
+                    continue
                 recorded = f"{parts.hostname}:{parts.port}"
                 if recorded == self.names.to_actual(recorded):
-                    self.names.learn(recorded, f"127.0.0.1:{_free_port()}")
+                    port = _free_port()
+                    self.names.learn(recorded, f"127.0.0.1:{port}")
+                    self.names.learn(f" port {parts.port} ", f" port {port} ")
                 self._codecs[str(parts.port)] = parse_qs(parts.query).get("encoding", ["utf-8"])[0]
 
     async def _connect(self, line: Line) -> None:
@@ -273,43 +282,6 @@ class AgentStage:
         except (asyncio.IncompleteReadError, ConnectionError):
             if lane not in self._ours:
                 self.ear.hear(Line("agent", lane, "close"))
-
-
-def lines_for_agent(transcript: Transcript, link: str = "agent") -> list[Line]:
-    """What one agent takes part in, with the headers that matter to every server.
-
-    Its own heartbeats stand wherever its clock put them: they are left out where they are not the subject, and from the
-    second one on where they are.
-    """
-    theirs = re.compile({"agent": r"(http|ws) agent-\d+", "agent-2": r"(http|ws) agent-2-\d+"}[link])
-    lines = []
-    subject = 1 if transcript.scenario == "heartbeat" else 0
-    heartbeats = 0
-    for line in transcript.lines:
-        if line.lane.startswith(("http ", "ws ")) and not theirs.fullmatch(line.lane):
-            continue
-        request = line.by == "agent" and line.text == HEARTBEAT_REQUEST
-        response = line.by == "server" and line.text.startswith(HEARTBEAT_RESPONSE)
-        heartbeats += request
-        if heartbeats > subject and (request or response):
-            continue
-        if line.by != "note":
-            lines.append(line.saying(line.text.replace("\nX-Medplum: extended", "")))
-    return lines
-
-
-def _states(lines: list[Line]) -> list[dict[str, str]]:
-    """What the server answers to each request: from the start on, and from each further request to reload on."""
-    asked: dict[str, str] = {}
-    states: list[dict[str, str]] = [{}]
-    for line in lines:
-        if line.by == "server" and _RELOAD in line.text:
-            states.append({})
-        elif line.kind == "request":
-            asked[line.lane] = line.text.partition("\n")[0]
-        elif line.kind == "response":
-            states[-1].setdefault(asked[line.lane], line.text)
-    return states
 
 
 def _free_port() -> int:

@@ -24,6 +24,10 @@ def echo(message: Message) -> dict[str, object]:
     return {"received": message.input, "contentType": message.content_type}
 
 
+def same(message: Message) -> object:
+    return message.input
+
+
 async def slow(message: Message) -> str:
     if Header.of(message.body.encode()).control_id.startswith(b"SLOW"):
         await asyncio.sleep(0.2)  # what it is slow for: the others overtake it

@@ -92,6 +92,30 @@ def at_most_once(which: Which) -> Edit:
     return edit
 
 
+def instead_of_last(which: Which, kind: str) -> Edit:
+    """In the place of the last such line, the same party does this."""
+
+    def edit(lines: Lines) -> Lines:
+        last = next((one for one in reversed(lines) if which(one)), None)
+        return [replace(one, kind=kind, text="") if one is last else one for one in lines]
+
+    return edit
+
+
+def answers_in_order(lines: Lines) -> Lines:
+    """On each socket the server's answers to messages come in the order of the messages."""
+    asked: dict[str, list[str]] = {}
+    answers: dict[str, Line] = {}
+    for one in lines:
+        frame = frame_of(one)
+        if one.by == "agent" and frame.get("type") == "agent:transmit:request":
+            asked.setdefault(one.lane, []).append(frame["callback"])
+        elif one.by == "server" and frame.get("type") == "agent:transmit:response":
+            answers[frame["callback"]] = one
+    given = {id(one) for one in answers.values()}
+    return [answers[asked[one.lane].pop(0)] if id(one) in given else one for one in lines]
+
+
 def earlier(which: Which, before: Which) -> Edit:
     """Such lines that come after the first `before` stand in front of it."""
 
@@ -122,6 +146,16 @@ def together(*edits: Edit) -> Edit:
         return lines
 
     return edit
+
+
+def where_introduced(edit: Edit) -> Edit:
+    """An edit of the agent's sockets on which it said who it is."""
+
+    def narrowed(lines: Lines) -> Lines:
+        lanes = {one.lane for one in lines if frame_of(one).get("type") == "agent:connect:request"}
+        return [other for one in lines for other in (edit([one]) if one.lane in lanes else (one,))]
+
+    return narrowed
 
 
 def own_acknowledgements(change: Callable[[str], str]) -> Edit:

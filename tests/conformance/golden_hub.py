@@ -1,7 +1,7 @@
 """The hub under test, between agents, tools and hand-made clients that say what the recorded ones said.
 
-Secret: how the recorded clients' half is spoken over HTTP and WebSocket, and what of an answer is of the moment (ids
-that the server draws, instants, tokens).
+Secret: how the recorded clients' half is spoken over HTTP and WebSocket, how resources change behind the scenes, and
+what of an answer is of the moment (ids that the server draws, instants, tokens).
 Promise: whatever the hub answers is heard, on the connection of the recording that it belongs to.
 """
 
@@ -22,6 +22,7 @@ from golden_replay import WITHIN_S, Ear
 from golden_transcript import HEARTBEAT_REQUEST, Line, Transcript
 from yarl import URL
 
+from agent.errors import AgentError
 from agent.hub import Hub
 
 TOKEN = "<access-token>"
@@ -33,6 +34,7 @@ _OF_THE_MOMENT = {  # members whose values no two runs share
     "access_token": TOKEN,
     "secret": "<client-secret>",
 }
+_RELOAD = "$reload-config"
 _HOST = re.compile(r"http://127\.0\.0\.1:\d+/")
 
 
@@ -52,6 +54,8 @@ class HubStage:
         self._tokens: dict[str, str] = {}
         self._sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
         self._ends: dict[str, Any] = {}  # lane → the hub's end of the socket
+        self._ours: set[str] = set()  # sockets that the client has ended: their end is no news
+        self._changes = iter(_changes(transcript))
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -73,12 +77,14 @@ class HubStage:
                         await ws.close()
 
     async def prompt(self, line: Line) -> None:
-        if line.text == HEARTBEAT_REQUEST:
+        if line.text == HEARTBEAT_REQUEST or line.kind == "cut":  # what the hub's own clock brings about
             self._ends[line.lane].tick()
 
     async def play(self, line: Line) -> None:
         match line.kind:
             case "request":
+                if line.by == "api" and _RELOAD in line.text:
+                    await self._change(next(self._changes, {}))
                 self._tasks.create_task(self._ask(line), name=line.lane)
             case "open":
                 await self._connect(line)
@@ -128,6 +134,21 @@ class HubStage:
                     **({} if lives_s == 3600 else {"accessTokenLifetime": f"{lives_s // 60}m"}),
                 }
         return list(clients.values())
+
+    async def _change(self, changed: dict[str, dict[str, Any] | None]) -> None:
+        """Somebody has changed or deleted resources before a request to reload."""
+        for reference, resource in changed.items():
+            if resource is None:
+                await self._hub.delete_resource(*reference.split("/"))
+            elif not self._holds(resource):
+                await self._hub.put_resource(resource)
+
+    def _holds(self, resource: dict[str, Any]) -> bool:
+        try:
+            held = self._hub.resource(resource["resourceType"], resource["id"])
+        except AgentError:
+            return False
+        return {name: member for name, member in held.items() if name != "meta"} == resource
 
     async def _grant(self, client_id: str, secret: str) -> dict[str, Any]:
         form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
@@ -182,10 +203,13 @@ class HubStage:
                     self.ear.hear(Line("server", lane, "close", str(message.data)))
                     return
                 case _:
+                    if lane not in self._ours:
+                        self.ear.hear(Line("server", lane, "cut"))
                     return
 
     async def _leave(self, line: Line) -> None:
         """The client goes, with a close frame or without; the hub has noticed when this returns."""
+        self._ours.add(line.lane)
         ws, end = self._sockets[line.lane], self._ends[line.lane]
         if line.kind == "close":
             await ws._writer.close(int(line.text))  # the answer to it is heard like every other frame
@@ -200,16 +224,37 @@ class HubStage:
 
 
 def lines_for_hub(transcript: Transcript) -> list[Line]:
-    """What a hub takes part in: no devices, nothing behind the scenes, and answers in words of any moment."""
+    """What a hub takes part in: no devices, nothing behind the scenes, and answers in words of any moment.
+
+    A request that the recording ends with is left out: how it was answered is not in it.
+    """
+    unanswered = {id(line) for line in transcript.lines if line.kind == "request"}
+    unanswered -= {id(request) for request, _ in transcript.replies()}
     lines = []
     for line in transcript.lines:
-        if line.by in ("note", "host") or line.lane.startswith(("device", "process")):
+        if line.by in ("note", "host") or line.lane.startswith(("device", "process")) or id(line) in unanswered:
             continue
         if line.kind == "response":
             head, _, body = line.text.partition("\n\n")
             line = line.saying(f"{head}\n\n{of_any_moment(body)}")
         lines.append(line)
     return lines
+
+
+def _changes(transcript: Transcript) -> list[dict[str, dict[str, Any] | None]]:
+    """By reference, what the agents read after each request to reload; None: it is gone."""
+    changes: list[dict[str, dict[str, Any] | None]] = [{}]
+    reads: dict[str, str] = {}  # lane → what is being read on it
+    for line in transcript.lines:
+        if line.by == "api" and _RELOAD in line.text:
+            changes.append({})
+        elif line.by == "agent" and line.kind == "request":
+            reads[line.lane] = line.text.partition("\n")[0].partition("/fhir/R4/")[2]
+        elif line.kind == "response" and (reference := reads.get(line.lane)):
+            head, _, body = line.text.partition("\n\n")
+            found = {name: member for name, member in json.loads(body).items() if name != "meta"}
+            changes[-1][reference] = found if head.startswith("200") else None
+    return changes[1:]
 
 
 def of_any_moment(text: str) -> str:

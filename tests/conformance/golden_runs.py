@@ -9,93 +9,54 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from differences import rewritten
-from golden_agent import AgentStage, lines_for_agent
+from differences import LEFT_OUT, rewritten
+from golden_agent import AgentStage
+from golden_agent_lines import lines_for_agent
 from golden_hub import HubStage, lines_for_hub
 from golden_replay import replay
-from golden_transcript import load
+from golden_transcript import FOLDER, load
 
 AT_ONCE = 5
-SLOW = ("heartbeat", "wrong-client-secret", "token-refresh", "reconnect-tcp-drop")  # they wait for clocks
-AGENT_REPLAYS = (
-    *SLOW,
-    "agent-status-off",
-    "connect",
-    "connect-minimal-access",
-    "connect-no-channels",
-    "connect-several-channels",
-    "endpoint-status-off",
-    "inbound-assign-seq-no",
-    "inbound-bot-nak",
-    "inbound-bot-no-return",
-    "inbound-bot-throws",
-    "inbound-encoding",
-    "inbound-enhanced-aa",
-    "inbound-enhanced-applevelack-al",
-    "inbound-enhanced-applevelack-er",
-    "inbound-enhanced-applevelack-ne",
-    "inbound-enhanced-applevelack-su",
-    "inbound-enhanced-device-sends-ack",
-    "inbound-enhanced-invalid",
-    "inbound-enhanced-true",
-    "inbound-hl7",
-    "inbound-hl7-device-gone",
-    "inbound-hl7-out-of-order",
-    "inbound-hl7-pipelined",
-    "inbound-hl7-two-connections",
-    "inbound-large",
-    "inbound-line-endings",
-    "inbound-no-control-id",
-    "inbound-not-hl7",
-    "malformed-agent-id",
-    "reload-config",
-    "server-to-agent-odd-frames",
-    "wrong-agent-id",
-    "wrong-client-id",
-    "wrong-client-id of agent-2",
-)
-
-
-HUB_REPLAYS = (
-    "api-unauthorized",
-    "bulk-errors",
-    "bulk-status",
-    "client-to-server-odd-frames",
-    "connect",
-    "connect-minimal-access",
-    "connect-no-channels",
-    "connect-several-channels",
-    "endpoint-status-off",
-    "heartbeat",
-    "inbound-bot-nak",
-    "inbound-bot-no-return",
-    "inbound-bot-throws",
-    "inbound-encoding",
-    "inbound-enhanced-aa",
-    "inbound-hl7",
-    "inbound-hl7-out-of-order",
-    "inbound-hl7-pipelined",
-    "inbound-hl7-two-connections",
-    "inbound-large",
-    "inbound-line-endings",
-    "inbound-no-control-id",
-    "malformed-agent-id",
+SLOW = (  # they wait for clocks
+    "reconnect-server-unreachable",
+    "ws-upgrade-timeout",
+    "heartbeat-missed",
+    "inbound-messages-per-min",
     "reconnect-tcp-drop",
-    "status",
-    "token-refresh",
-    "two-connections-same-agent",
-    "wrong-agent-id",
-    "wrong-client-id",
-    "wrong-client-secret",
+    "start-server-down",
 )
+
+
+def _replays(party: str) -> tuple[str, ...]:
+    """Every recording that this party takes part in, `of` whom if it is not the first agent; slow ones first."""
+    names = []
+    for path in sorted(FOLDER.glob("*.json"), key=lambda path: (path.stem not in SLOW, path.stem)):
+        scenario = path.stem
+        if any(left.party == party and scenario in left.scenarios for left in LEFT_OUT):
+            continue
+        if party == "server":
+            names.append(scenario)
+        else:
+            lanes = {line.lane.rpartition("-")[0] for line in load(scenario).lines if line.by == "agent"}
+            names += [scenario] + ([f"{scenario} of agent-2"] if "http agent-2" in lanes else [])
+    return tuple(names)
+
+
+AGENT_REPLAYS = _replays("agent")
+HUB_REPLAYS = _replays("server")
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """How our agent did. `read_again`: parts of the configuration that it read twice for one reason."""
+    """How our agent did.
+
+    `read_again`: parts of the configuration that it read twice for one reason. `transmitted_s`: when each message went
+    to the server, counted from the first that a device sent.
+    """
 
     mismatches: list[str]
     read_again: list[str]
+    transmitted_s: list[float]
 
 
 async def replay_agents(names: list[str]) -> dict[str, Replayed]:
@@ -108,11 +69,12 @@ async def replay_agents(names: list[str]) -> dict[str, Replayed]:
         lines = rewritten("agent", scenario, lines_for_agent(transcript, link or "agent"))
         async with gate, AgentStage.open(transcript, lines) as stage:
             mismatches = await replay(transcript, lines, stage)
-        return Replayed(mismatches + ([stage.complaint] if stage.complaint else []), stage.read_again)
+        mismatches += [stage.complaint] if stage.complaint else []
+        return Replayed(mismatches, stage.read_again, stage.transmitted_s)
 
     done = await asyncio.gather(*(one(name) for name in names), return_exceptions=True)
     return {
-        name: Replayed([f"broken off: {how!r}"], []) if isinstance(how, BaseException) else how
+        name: Replayed([f"broken off: {how!r}"], [], [], []) if isinstance(how, BaseException) else how
         for name, how in zip(names, done, strict=True)
     }
 

@@ -6,9 +6,10 @@ Promise: only form is left open (time stamps, references), as in every compariso
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from golden_edits import Edit, Lines, after, device_of, instead, line
+from golden_edits import Edit, Lines, after, device_of, instead, line, reframed
 from golden_transcript import Line, frame_of
 
 STAMP = "20261122074655+0000"  # any time; what is compared is its form
@@ -46,6 +47,28 @@ def not_available(types: str, operation: str) -> Edit:
     return after(requests, lambda one: error(text, str(frame_of(one).get("callback", ""))))
 
 
+def refused(theirs: str, ours: str) -> Edit:
+    """An agent:error in which the recorded agent said something like this says something else."""
+    errors = line("agent", "ws ", "frame", f'"type":"agent:error".*{theirs}')
+    return reframed(errors, lambda frame: {**frame, "body": ours})
+
+
+def refused_reload(address: str, text: str) -> Edit:
+    """A reload that found this address on an Endpoint did not succeed."""
+
+    def edit(lines: Lines) -> Lines:
+        read = next((at for at, one in enumerate(lines) if one.kind == "response" and address in one.text), len(lines))
+        done = line("agent", "ws ", "frame", '"type":"agent:reloadconfig:response"')
+        answer = next((one for one in lines[read:] if done(one)), None)
+        return instead(lambda one: one is answer, lambda one: (_as_error(one, text),))(lines)
+
+    return edit
+
+
+def _as_error(answer: Line, text: str) -> Line:
+    return replace(error(text, str(frame_of(answer)["callback"])), lane=answer.lane)
+
+
 def body_before_callback(frame: dict[str, object]) -> dict[str, object]:
     return {"type": frame["type"], "body": frame["body"], "callback": frame["callback"]}
 
@@ -63,6 +86,7 @@ def me_of_a_hub(me: dict[str, Any]) -> dict[str, Any]:
 ANSWERS_TO_LATER_OPERATIONS = line(
     "agent", "ws ", "frame", '"type":"agent:(?:transmit|logs):response"|"body":"Auto-upgrading'
 )
+LATER_OPERATIONS = line("server", "ws ", "frame", '"type":"agent:(?:transmit|logs|upgrade):request"')
 ANSWER_TO_NOBODY = line("agent", "device ", "frame", r"\|RX1\|")
 SECOND_SOCKET = line(lane="ws agent-4", text="/ws/agent|^101$|agent:connect:")
 NOT_FOUND = (

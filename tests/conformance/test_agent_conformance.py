@@ -7,7 +7,10 @@ import sys
 import pytest
 from golden_runs import AGENT_REPLAYS, Replayed
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an agent in the foreground is ended by SIGTERM here")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="an agent in the foreground is ended by SIGTERM here"),
+    pytest.mark.timeout(400),  # the first test of a run waits for the replays of all
+]
 
 
 @pytest.mark.parametrize("replayed", AGENT_REPLAYS)
@@ -18,3 +21,9 @@ def test_the_agent_says_what_the_recorded_agent_said(replayed: str, agent_replay
 def test_the_agent_reads_its_configuration_once_for_each_reason(agent_replays: dict[str, Replayed]) -> None:
     again = {name: replayed.read_again for name, replayed in agent_replays.items() if replayed.read_again}
     assert not again, f"read twice in {len(again)} of {len(agent_replays)} scenarios: {again}"
+
+
+@pytest.mark.parametrize("replayed", ["inbound-messages-per-min"])
+def test_sixty_messages_per_minute_are_a_second_apart(replayed: str, agent_replays: dict[str, Replayed]) -> None:
+    gaps_kept = [at_s >= number * 1.0 for number, at_s in enumerate(agent_replays[replayed].transmitted_s)]
+    assert gaps_kept == [True, True, True]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fnmatch import fnmatch
 
 import pytest
-from differences import DIFFERENCES, Difference
-from golden_agent import lines_for_agent
+from differences import DIFFERENCES, LEFT_OUT
+from golden_agent_lines import lines_for_agent
+from golden_difference import Difference, LeftOut
 from golden_hub import lines_for_hub
 from golden_runs import AGENT_REPLAYS, HUB_REPLAYS
 from golden_transcript import FOLDER, Line, load
@@ -15,6 +16,7 @@ REPLAYED = {
     "agent": sorted({name.partition(" of ")[0] for name in AGENT_REPLAYS}),
     "server": sorted(HUB_REPLAYS),
 }
+KEPT = {path.stem for path in FOLDER.glob("*.json")}
 every_difference = pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: difference.says[:50])
 
 
@@ -54,13 +56,26 @@ def test_an_entry_leaves_alone_what_devices_do(difference: Difference) -> None:
             assert after == theirs
 
 
-@every_difference
-def test_the_reason_is_a_sentence(difference: Difference) -> None:
-    assert difference.because[0].isupper()
-    assert difference.because.endswith(".")
-    assert len(difference.because.split()) > 5
+@pytest.mark.parametrize("entry", [*DIFFERENCES, *LEFT_OUT], ids=lambda entry: entry.because[:50])
+def test_the_reason_is_a_sentence(entry: Difference | LeftOut) -> None:
+    assert entry.because[0].isupper()
+    assert entry.because.endswith(".")
+    assert len(entry.because.split()) > 5
 
 
 def test_every_recording_is_replayed_for_somebody() -> None:
-    kept = {path.stem for path in FOLDER.glob("*.json")}
-    assert kept == {*REPLAYED["agent"], *REPLAYED["server"]}
+    assert {*REPLAYED["agent"], *REPLAYED["server"]} == KEPT
+
+
+@pytest.mark.parametrize("party", ["agent", "server"])
+def test_a_party_takes_part_in_every_recording_or_stands_among_those_left_out(party: str) -> None:
+    left_out = {name for left in LEFT_OUT if left.party == party for name in left.scenarios}
+    assert left_out == KEPT - {*REPLAYED[party]}
+
+
+def test_the_recordings_that_this_project_is_judged_by_are_all_here() -> None:
+    asked_for = """connect* heartbeat* inbound-* reconnect-* start-server-down token-* ws-upgrade-timeout status bulk-*
+    stats agent-status-off endpoint-status-off *-odd-frames two-connections-same-agent wrong-* malformed-agent-id
+    api-unauthorized"""
+    assert not [pattern for pattern in asked_for.split() if not any(fnmatch(name, pattern) for name in KEPT)]
+    assert len(KEPT) == 58
