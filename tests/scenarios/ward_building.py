@@ -16,6 +16,7 @@ from typing import Any
 from ward_agents import AgentProcess, FarEnd
 from ward_devices import Device
 from ward_servers import ScriptedServer
+from ward_strangers import Stranger
 
 from agent.hub import Hub
 
@@ -73,6 +74,12 @@ class Ward:
         device = await Device.connect(port, **how)
         self._stack.push_async_callback(device.hang_up)
         return device
+
+    async def stranger(self, port: int, sends: bytes = b"", *, source: str = "127.0.0.1") -> Stranger:
+        """Somebody who knocks there, and sends bytes."""
+        stranger = await Stranger.knock(port, sends, source=source)
+        self._stack.push_async_callback(stranger.leave)
+        return stranger
 
     def assert_no_agent_crashed(self) -> None:
         """Expected trouble is never a traceback."""

@@ -103,6 +103,8 @@ class ScriptedServer:
         self.status = "active"
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.heard: list[Asked] = []
+        self.keeps_bodies = False  # a flood would fill the memory of the test
+        self.bodies: list[str] = []
         self.frames: list[dict[str, Any]] = []  # everything else that agents said
         self.links: list[Link] = []
         self.configuration_reads = 0
@@ -112,11 +114,15 @@ class ScriptedServer:
     def channel(self, name: str, port: int, **parameters: str | float) -> None:
         """A channel on loopback; the parameters stand in its address."""
         query = "&".join(f"{key}={value}" for key, value in parameters.items())
+        self.endpoint(name, f"mllp://127.0.0.1:{port}" + (f"?{query}" if query else ""))
+
+    def endpoint(self, name: str, address: str) -> None:
+        """A channel with this address."""
         self.endpoints[name] = {
             "resourceType": "Endpoint",
             "id": f"endpoint-{name}",
             "status": "active",
-            "address": f"mllp://127.0.0.1:{port}" + (f"?{query}" if query else ""),
+            "address": address,
             "connectionType": {"code": "hl7v2-mllp"},
             "payloadType": [{"text": "HL7"}],
         }
@@ -226,6 +232,8 @@ class ScriptedServer:
                     int(mark or 1),
                 )
                 self.heard.append(asked)
+                if self.keeps_bodies:
+                    self.bodies.append(frame["body"])
                 playing = scripts.create_task(self._play(self.script, asked))
                 link.playing.add(playing)
                 playing.add_done_callback(link.playing.discard)
