@@ -21,12 +21,15 @@ def report() -> Callable[..., StatusReport]:
         adt = ChannelMetrics()
         adt.connections, adt.connections_total, adt.received, adt.acknowledged = 2, 7, 1200, 1190
         adt.rejected, adt.delivered, adt.pending, adt.bytes_in = 3, 1188, 2, 1_228_800
+        adt.fallbacks = 5
+        adt.refuse("charset")
+        adt.refuse("charset")
         for milliseconds in (4, 5, 6, 40):
             adt.rtt.record(milliseconds / 1000)
         channels = (
             ChannelStatus.of(
                 adt, name="adt", address="mllp://0.0.0.0:2575", state=ChannelState.LISTENING,
-                queued=10, oldest_queued_seconds=1.5,
+                queued=10, oldest_queued_seconds=1.5, odd={"http": 12},
             ),
             ChannelStatus.of(
                 ChannelMetrics(), name="lab", address="mllp://0.0.0.0:2576", state=ChannelState.FAILED,

@@ -48,6 +48,8 @@ def test_numbers_carry_their_channel(report: Build) -> None:
     assert told['onprem_agent_channel_listening{channel="adt"}'] == "1"
     assert told['onprem_agent_channel_listening{channel="lab"}'] == "0"
     assert told['onprem_agent_channel_oldest_queued_seconds{channel="adt"}'] == "1.5"
+    assert told['onprem_agent_channel_refused_total{channel="adt",kind="charset"}'] == "2"
+    assert told['onprem_agent_channel_odd_total{channel="adt",kind="http"}'] == "12"
     assert told['onprem_agent_spool_messages{state="queued"}'] == "10"
     assert told['onprem_agent_findings{severity="error"}'] == "1"
     assert told["onprem_agent_server_ping_seconds"] == "0.0125"

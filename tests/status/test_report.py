@@ -27,6 +27,7 @@ def test_a_channel_tells_its_counters_and_what_the_spool_holds_for_it(report: Bu
     adt = to_builtins(report())["channels"][0]
     assert (adt["name"], adt["state"], adt["connections"], adt["received"]) == ("adt", "listening", 2, 1200)
     assert (adt["queued"], adt["oldestQueuedSeconds"], adt["inFlight"]) == (10, 1.5, 2)
+    assert (adt["refused"], adt["odd"]) == ({"charset": 2}, {"http": 12})
     assert (adt["rtt"]["count"], adt["rtt"]["min"], adt["rtt"]["max"]) == (4, 4, 40)
 
 

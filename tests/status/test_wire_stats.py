@@ -23,6 +23,11 @@ def test_every_field_that_the_servers_consumers_know_is_there(report: Build) -> 
     assert stats["channelStats"]["adt"]["rtt"]["pendingCount"] == 2
 
 
+def test_what_a_channel_did_not_take_and_what_was_odd_at_its_door(report: Build) -> None:
+    adt = wire_stats(report())["channelStats"]["adt"]
+    assert (adt["refused"], adt["odd"], adt["fallbacks"]) == ({"charset": 2}, {"http": 12}, 5)
+
+
 def test_the_durable_queue_is_always_on_and_tells_each_channels_depth(report: Build) -> None:
     queue = wire_stats(report())["durableQueue"]
     assert queue["enabled"] is True
