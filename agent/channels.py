@@ -39,7 +39,7 @@ from agent.store.row import Row
 log = structlog.get_logger("main")
 
 RETRY_S: Final = 5.0
-SWEEP_S: Final = 0.5
+SWEEP_S: Final = 0.25  # a verdict within two seconds: one of silence, and two looks
 _DRAIN_S: Final = 1.0  # what a channel that is switched off may take to answer what it has
 
 

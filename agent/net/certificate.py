@@ -39,7 +39,7 @@ def read_certificate(der: bytes | None) -> Certificate | None:
         itself = found.issuer == found.subject
         since, until = found.not_valid_before_utc, found.not_valid_after_utc
         return Certificate(_name(found.issuer), _names(found), itself, since, until)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return None
 
 

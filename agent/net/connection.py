@@ -223,7 +223,7 @@ class Connection(Stranger):
         self._transport.abort()
 
     def sweep(self, now: float) -> None:
-        """Half a second has passed: has it been silent, or busy with one message, for too long?"""
+        """Some time has passed: has it been silent, or busy with one message, for too long?"""
         if self._closing or self.gone:
             return
         framer, line, silence = self._framer, self._inlet.line, self._silence

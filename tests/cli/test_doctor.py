@@ -25,11 +25,6 @@ from agent.daemon import Daemon
 from agent.diagnostics import table
 from agent.hub import Hub
 
-SCRIPT = """
-import sys
-from agent.cli import VERBS, Verb, main
-sys.exit(main(sys.argv[1:], {**VERBS, "doctor": Verb("agent.cli.doctor", "")}))
-"""
 SECRET = "tops3cret-client-secret"
 ALONE = {"PATH": "/nowhere", "PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -42,7 +37,7 @@ def asked(*words: str) -> argparse.Namespace:
 
 def typed(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The command in a process, and an environment, of its own."""
-    command = [sys.executable, "-c", SCRIPT, "doctor", "--data-dir", str(folder / "agent"), *words]
+    command = [sys.executable, "-P", "-m", "agent", "doctor", "--data-dir", str(folder / "agent"), *words]
     env = {**ALONE, "HOME": str(folder), **environ}
     return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
@@ -308,7 +303,7 @@ if sys.platform != "win32":
         terminal, near = pty.openpty()
         fcntl.ioctl(near, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
         env = {**ALONE, "HOME": str(folder), "TERM": "xterm-256color", **environ}
-        words = [sys.executable, "-c", SCRIPT, "doctor", "--data-dir", str(folder / "agent")]
+        words = [sys.executable, "-P", "-m", "agent", "doctor", "--data-dir", str(folder / "agent")]
         seen: list[bytes] = []
 
         def read() -> None:
