@@ -299,10 +299,13 @@ def _primitives(nearest: str) -> frozenset[str]:
 @cache  # as many as there are versions and tables
 def _table(nearest: str, name: str) -> Mapping[str, Any]:
     try:
-        import hl7apy  # late: only who looks at a message waits for it
-
-        table = getattr(hl7apy.load_library(nearest), name)
-    except Exception:  # whatever is wrong with it, a message without names is better than none
+        from hl7apy import load_library  # late: only who looks at a message waits for it
+        from hl7apy.exceptions import HL7apyException
+    except ImportError:  # a message without names is better than none
+        return {}
+    try:
+        table = getattr(load_library(nearest), name)
+    except (HL7apyException, ImportError, AttributeError):
         return {}
     return table if isinstance(table, Mapping) else {}
 
