@@ -88,6 +88,18 @@ async def test_what_is_read_unasked_never_takes_away_a_channel_that_runs(tmp_pat
         assert not [f for f in daemon.vitals.findings() if "pigeon" in str(f)]
 
 
+async def test_a_certificate_that_is_missing_takes_no_running_channel_away_unasked(tmp_path: Path, hub: Hub) -> None:
+    port = free_port()
+    await hub.put_agent("ward", {"hl7": f"mllp://127.0.0.1:{port}"}, agent_id=hub.agent_id)
+    missing = {"tls.lab.certificate_file": str(tmp_path / "lab.pem")}
+    async with a_daemon(settings_for(tmp_path / "agent", hub.base_url, hub, **missing)) as daemon:
+        await listens(daemon)
+        await hub.put_agent("ward", {"hl7": f"mllps://127.0.0.1:{port}?tls=lab"}, agent_id=hub.agent_id)
+        await daemon.steering._look()
+        assert [ack.code for ack in await ask(port, "M1")] == ["AA"]
+        assert [f for f in daemon.vitals.findings() if "lab.pem" in str(f) and f.where == "hl7"]
+
+
 async def test_one_bad_channel_keeps_no_other_from_the_last_good_configuration(tmp_path: Path, hub: Hub) -> None:
     # given an agent with a channel that this version does not carry
     port = free_port()

@@ -37,9 +37,7 @@ class Secured:
 
     async def start(self, *, client_ca: bool = False, plain: bool = False, **parameters: str) -> None:
         (self.folder / "ca.pem").write_bytes(self.authority.pem)
-        lines = ["[tls.lab]", f"certificate_file = '{self.folder / 'lab.pem'}'"]
-        lines += [f"ca_file = '{self.folder / 'ca.pem'}'"] if client_ca else []
-        (self.folder / "config.toml").write_text("\n".join(lines))
+        self.configure(client_ca=client_ca)
         self.server = await self.ward.server()
         self.query = "&".join(f"{name}={value}" for name, value in {"tls": "lab", **parameters}.items())
         if plain:
@@ -49,9 +47,20 @@ class Secured:
         self.agent = await self.ward.running_agent(self.server, AGENT_CONFIG=str(self.folder / "config.toml"))
         await self.agent.until(lambda status: bool(status["channels"]))
 
+    def configure(self, *, client_ca: bool) -> None:
+        """Write the configuration file: [tls.lab], and [tls.new] beside it."""
+        lines = ["[tls.lab]", f"certificate_file = '{self.folder / 'lab.pem'}'"]
+        lines += [f"ca_file = '{self.folder / 'ca.pem'}'"] if client_ca else []
+        lines += ["[tls.new]", f"certificate_file = '{self.folder / 'new.pem'}'"]
+        (self.folder / "config.toml").write_text("\n".join(lines))
+
     def secure(self) -> None:
         """Have the server's Endpoint say mllps."""
         self.server.endpoint("lab", f"mllps://127.0.0.1:{self.port}?{self.query}")
+
+    def context(self, authority: Authority) -> ssl.SSLContext:
+        """A client that believes this authority alone."""
+        return ssl.create_default_context(cadata=authority.pem.decode())
 
     @property
     def trusting(self) -> tuple[str, ...]:
@@ -112,7 +121,7 @@ async def test_with_a_ca_a_sender_must_show_its_certificate(secured: Secured) ->
 async def test_python_hl7_is_answered_over_tls(secured: Secured) -> None:
     secured.certify()
     await secured.start()
-    context = ssl.create_default_context(cadata=secured.authority.pem.decode())
+    context = secured.context(secured.authority)
 
     async with asyncio.timeout(20):
         reader, writer = await hl7.mllp.open_hl7_connection(
@@ -142,7 +151,7 @@ async def test_a_renewed_certificate_is_shown_without_breaking_a_connection(secu
     # given a sender that is connected
     secured.certify()
     await secured.start()
-    old_context = ssl.create_default_context(cadata=secured.authority.pem.decode())
+    old_context = secured.context(secured.authority)
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", secured.port, ssl=old_context, server_hostname="lab.example"
     )
@@ -153,7 +162,7 @@ async def test_a_renewed_certificate_is_shown_without_breaking_a_connection(secu
     renewed = Authority("RENEWED CA")
     renewed.issue("lab.example").write(secured.folder / "next.pem")
     (secured.folder / "next.pem").replace(secured.folder / "lab.pem")
-    context = ssl.create_default_context(cadata=renewed.pem.decode())
+    context = secured.context(renewed)
     async with asyncio.timeout(20):
         while True:
             try:
@@ -218,6 +227,49 @@ async def test_a_channel_that_turns_to_tls_lets_nobody_stay_in_plain_text(secure
     assert b"MSA|AR|T1|" in await stranger.hears()
 
 
+async def test_another_certificate_by_name_is_shown_without_breaking_a_connection(secured: Secured) -> None:
+    secured.certify()
+    await secured.start()
+    renewed = Authority("RENEWED CA")
+    renewed.issue("lab.example").write(secured.folder / "new.pem")
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", secured.port, ssl=secured.context(secured.authority), server_hostname="lab.example"
+    )
+
+    secured.query = "tls=new"
+    secured.secure()
+    secured.agent.hang_up()
+    await secured.agent.until(lambda status: "tls=new" in status["channels"][0]["address"])
+
+    _, other = await asyncio.open_connection(
+        "127.0.0.1", secured.port, ssl=secured.context(renewed), server_hostname="lab.example"
+    )
+    other.close()
+    writer.write(FRAME)
+    assert b"MSA|AA|T1" in await reader.readuntil(b"\x1c\r")
+    writer.close()
+
+
+async def test_who_came_in_before_certificates_were_asked_for_does_not_stay(secured: Secured) -> None:
+    secured.certify()
+    await secured.start()
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", secured.port, ssl=secured.context(secured.authority), server_hostname="lab.example"
+    )
+    writer.write(FRAME)
+    await reader.readuntil(b"\x1c\r")
+
+    secured.configure(client_ca=True)
+    secured.agent.hang_up()
+
+    async with asyncio.timeout(20):
+        assert await reader.read() == b""
+    writer.close()
+    said, received = await s_client(secured.port, *secured.trusting, sends=FRAME)
+    assert received == b""
+    assert "alert" in said
+
+
 async def test_turning_to_tls_without_a_certificate_leaves_the_plain_channel_as_it_is(secured: Secured) -> None:
     await secured.start(plain=True)
     device = await secured.ward.device(secured.port)
@@ -235,7 +287,7 @@ async def test_turning_to_tls_without_a_certificate_leaves_the_plain_channel_as_
 async def test_a_large_message_passes_through_tls_whole(secured: Secured, tmp_path: Path) -> None:
     secured.certify()
     await secured.start()
-    context = ssl.create_default_context(cadata=secured.authority.pem.decode())
+    context = secured.context(secured.authority)
     large = adt("BIG", size_bytes=900_000)
 
     async with asyncio.timeout(20):
