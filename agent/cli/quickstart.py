@@ -228,6 +228,9 @@ class _Quickstart:
             f"  agent status --watch --data-dir {self._folder / 'agent'}\n"
             f"  agent send --generate --count 1000 --connections 10 --to 127.0.0.1:{port}\n"
             f"  agent send YOUR.hl7 --to 127.0.0.1:{port}\n"
+            f"  agent messages list --data-dir {self._folder / 'agent'}\n"
+            f"  agent messages show 1 --data-dir {self._folder / 'agent'}\n"
+            f"  agent doctor --port {port} --data-dir {self._folder / 'agent'}\n"
             "\nThe server is the embedded hub, for trying out; a real one is another base URL, client and Agent:"
         )
         for name in ("baseUrl", "clientId", "clientSecret", "agentId"):

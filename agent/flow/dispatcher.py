@@ -102,7 +102,7 @@ class Dispatcher:
         self._callbacks = Callbacks(self._agent_id, spool.instance)
         self._receipts = Receipts(self._callbacks, spool, self._rows, self._sent)
         self._outcomes = Outcomes(self._answers, self._backlog, spool, now=self._now, now_ms=self._now_ms)
-        self._answers.replies.begin_after(spool.next_id())
+        self._answers.replies.begin_after(spool.last_id)
 
     def configure(self, name: str, spec: ChannelSpec | None, metrics: ChannelMetrics) -> Lane:
         """Carry channel `name` by `spec` from now on; None parks it. What is stored for it is picked up."""

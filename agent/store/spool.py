@@ -104,6 +104,11 @@ class Spool(GroupCommit):
         self._last_id += 1
         return self._last_id
 
+    @property
+    def last_id(self) -> int:
+        """The newest id that was given; 0 before the first."""
+        return self._last_id
+
     def forget(self, row: Row) -> None:
         """Drop what memory holds of a durable row that waits in the file alone."""
         self._known.forget(row)

@@ -70,12 +70,17 @@ async def test_with_keep_it_stays_up_until_ctrl_c_and_says_where(tmp_path: Path)
             printed += (await process.stdout.readline()).decode()
     # then what it prints can be used as it stands
     [folder] = re.findall(r"agent status --watch --data-dir (\S+)", printed)
-    asked = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "agent", "status", "--data-dir", folder, stdout=PIPE, stderr=STDOUT
-    )
-    status, screen = await finished(asked)
-    assert status == 0, screen
-    assert "live and well" in screen
+    further = re.findall(r"^  agent ((?:messages|doctor) .*)$", printed, re.MULTILINE)
+    assert len(further) == 3
+    for words in (f"status --data-dir {folder}", *further):
+        asked = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "agent", *words.split(), stdout=PIPE, stderr=STDOUT
+        )
+        status, screen = await finished(asked)
+        assert status == 0, screen
+        assert {"status": "live and well", "messages": "PROCESSED", "doctor": "20 messages"}[
+            words.split()[0]
+        ].lower() in (screen.lower())
     # and Ctrl-C ends all three
     process.send_signal(signal.SIGINT)
     status, _ = await finished(process)
