@@ -34,12 +34,17 @@ def read_certificate(der: bytes | None) -> Certificate | None:
 
     if not der:
         return None
+    # what the library raises for bytes that are none, or a certificate that somebody made to be read wrong
+    unreadable = (
+        *(ValueError, TypeError, OverflowError, UserWarning),  # warnings are errors where somebody wants them so
+        *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+    )
     try:  # all of it at once: the library reads each field when it is asked for
         found = x509.load_der_x509_certificate(der)
         itself = found.issuer == found.subject
         since, until = found.not_valid_before_utc, found.not_valid_after_utc
         return Certificate(_name(found.issuer), _names(found), itself, since, until)
-    except (ValueError, x509.InvalidVersion):
+    except unreadable:
         return None
 
 

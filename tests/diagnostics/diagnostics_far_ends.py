@@ -155,6 +155,7 @@ class Authority:
             .not_valid_after(now + timedelta(days=3000))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(_signs(), critical=True)
             .sign(key, hashes.SHA256())
         )
         file = folder / f"{called.replace(' ', '-')}.pem"
@@ -176,6 +177,7 @@ class Authority:
             .not_valid_after(now + timedelta(days=until_days))
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
         file = self.folder / f"{called}-{since_days}-{until_days}.pem"
@@ -187,6 +189,21 @@ class Authority:
         )
         file.chmod(0o600)
         return file
+
+
+def _signs() -> x509.KeyUsage:
+    """What an authority's key is for: Python 3.13 insists on it (RFC 5280 §4.2.1.3)."""
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def server_side(file: Path) -> ssl.SSLContext:

@@ -39,8 +39,9 @@ class Authority:
         self._name = _named(name)
         signer = above or self
         self.certificate = (
-            _builder(self._name, signer._name, self._key, TODAY - timedelta(days=3650), TODAY + timedelta(days=days))
+            _builder(self._name, signer, self._key, TODAY - timedelta(days=3650), TODAY + timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_signs(), critical=True)
             .sign(signer._key, hashes.SHA256())
         )
         self.file = folder / f"{name}.pem"
@@ -69,7 +70,7 @@ class Authority:
         ]
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         certificate = (
-            _builder(_named(name), self._name, key, TODAY - began, TODAY + timedelta(days=days))
+            _builder(_named(name), self, key, TODAY - began, TODAY + timedelta(days=days))
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .sign(self._key, hashes.SHA256())
@@ -95,14 +96,31 @@ def _named(name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, begins: datetime, ends: datetime
+    subject: x509.Name, issuer: Authority, key: ec.EllipticCurvePrivateKey, begins: datetime, ends: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer)
+        .issuer_name(issuer._name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(begins)
         .not_valid_after(ends)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer._key.public_key()), critical=False)
+    )
+
+
+def _signs() -> x509.KeyUsage:
+    """What an authority's key is for: Python 3.13 insists on it (RFC 5280 §4.2.1.3)."""
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
     )

@@ -39,6 +39,7 @@ def test_any_other_bytes_are_no_certificate(der: bytes | None) -> None:
 
 @given(at=st.integers(0, 5_000), byte=st.integers(0, 255))
 @example(at=12, byte=1)  # a version that there is not
+@example(at=58, byte=3)  # a name that is a bit string
 def test_a_spoilt_certificate_is_read_as_one_or_not_at_all(spoilable: bytes, at: int, byte: int) -> None:
     der = bytearray(spoilable)
     der[at % len(der)] = byte

@@ -43,6 +43,7 @@ class Authority:
         self._name = _name(common)
         basic = x509.BasicConstraints(ca=True, path_length=None)
         builder = self._builder(self._name, self._key.public_key(), days=3_650).add_extension(basic, critical=True)
+        builder = builder.add_extension(_signs(), critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256())
 
     @property
@@ -66,4 +67,21 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=days))
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
+
+
+def _signs() -> x509.KeyUsage:
+    """What an authority's key is for: Python 3.13 insists on it (RFC 5280 §4.2.1.3)."""
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
