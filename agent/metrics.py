@@ -164,6 +164,41 @@ class ChannelMetrics:
         self.refused[kind] = self.refused.get(kind, 0) + 1
 
 
+class RemoteMetrics:
+    """What was done towards one remote since the process started. Plain attributes, as in ChannelMetrics.
+
+    Now: `connections` open, `waiting` for a connection, `pending` written and unanswered. Growing: `connections_total`,
+    `reconnects` after a lost one, `pushed` messages accepted for it, `acknowledged` (AA, CA) and `refused` (AE, AR, CE,
+    CR) by it, `retried` tries after the first of durable ones, `late` answers that nobody waited for any more,
+    `failed` by kind (`agent.failures.Kind`). `rtt`: from the write of a message to the acknowledgement that answers it.
+    """
+
+    __slots__ = (
+        "acknowledged", "connections", "connections_total", "failed", "last_error", "late", "pending", "pushed",
+        "reconnects", "refused", "retried", "rtt", "waiting",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.connections_total = 0
+        self.reconnects = 0
+        self.waiting = 0
+        self.pending = 0
+        self.pushed = 0
+        self.acknowledged = 0
+        self.refused = 0
+        self.retried = 0
+        self.late = 0
+        self.failed: dict[str, int] = {}
+        self.last_error = ""  # of the last one that failed, as the log may say it; empty again after an acknowledgement
+        self.rtt = Histogram()
+
+    def fail(self, kind: str, why: str) -> None:
+        """Count one message that got no acknowledgement."""
+        self.failed[kind] = self.failed.get(kind, 0) + 1
+        self.last_error = why
+
+
 def rtt_json(histogram: Histogram, pending: int) -> dict[str, float]:
     """Round trips as the wire has them (`AgentRttStats`): milliseconds to two places, -1 where unmeasured."""
     return {

@@ -1,4 +1,4 @@
-"""What one channel was asked to do, as frozen values.
+"""What one channel, or one remote, was asked to do, as frozen values.
 
 Secret: none of its own; it is the vocabulary between the plan (which reads the server's resources) and the rooms that
 act.
@@ -94,6 +94,44 @@ class LineSpec:
     idle_timeout_s: float = 0.0  # between messages
     frame_timeout_s: float = 120.0  # from the first byte of a message to its last
     keepalive_s: int = 60  # silence before TCP asks whether the sender is still there; 0: never
+
+
+class ReturnAck(StrEnum):
+    """Which acknowledgement of a remote answers a $push, where it sends a commit acknowledgement before the
+    application's (HL7 v2.5.1 §2.9.3): its first one, or the application's. A refusal is the last one either way."""
+
+    FIRST = "first"
+    APPLICATION = "application"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSpec:
+    """A system that messages are pushed to, over MLLP. `url` names it: what the server wrote, in one spelling.
+
+    `max_clients` connections at most, each with at most `in_flight` messages that are not answered yet; `serialize`:
+    one at a time over all. `secure`: TLS, as mllps:// says; `tls` None: no certificate of ours, and the host's own
+    authorities. `durable`: kept on disk until the remote has answered, and tried again by `retry`.
+    """
+
+    url: str
+    host: str
+    port: int
+    encoding: str | None = None  # None: MSH-18 decides, else UTF-8
+    keep_alive: bool = False
+    max_clients: int = 5
+    in_flight: int = 1
+    serialize: bool = False
+    ack_timeout_s: float = 30.0
+    return_ack: ReturnAck = ReturnAck.APPLICATION
+    secure: bool = False
+    tls: TlsSpec | None = None
+    durable: bool = False
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    @property
+    def where(self) -> str:
+        """Host and port, for people."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

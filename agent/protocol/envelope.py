@@ -116,12 +116,19 @@ class TransmitResponse(_Frame, frozen=True, tag="agent:transmit:response"):
 
 
 class Push(_Frame, frozen=True, tag="agent:transmit:request"):
-    """Server → agent: deliver `body` to `remote` (`mllp://host:port?…`), or ping that host."""
+    """Server → agent: deliver `body` to `remote` (`mllp://host:port?…`), or ping that host.
+
+    `return_ack` (servers from 5.1): `first` or `application`. `wait_for_response` False (our hub): the callback is
+    answered as soon as a durable message is stored.
+    """
 
     remote: str | None = None
     content_type: str | None = None
     body: str | None = None
     callback: str | None = None
+    return_ack: Any = None
+    wait_for_response: Any = None
+    channel: str | None = None
 
 
 class PushResponse(_Frame, frozen=True, tag="agent:transmit:response"):
@@ -163,18 +170,24 @@ class StatsResponse(_Frame, frozen=True, tag="agent:stats:response"):
 
 
 class LogsRequest(_Frame, frozen=True, tag="agent:logs:request"):
-    """The newest `limit` lines of the main log. The limit is checked by whoever answers."""
+    """The newest `limit` lines of the main log, or those older than `before` (a line's `timestamp`; servers from 5.1).
+
+    Both are checked by whoever answers."""
 
     limit: int | None = None
     callback: str | None = None
+    before: str | None = None
 
 
 class LogsResponse(_Frame, frozen=True, tag="agent:logs:response"):
-    """Log lines, newest first, each {level, msg, timestamp, …}."""
+    """Log lines, newest first, each {level, msg, timestamp, …}. `has_more`: older ones are to be had with `next_before`
+    as `before`."""
 
     status_code: int = _status()
     logs: list[dict[str, Any]] | None = None
     callback: str | None = None
+    has_more: bool | None = None
+    next_before: str | None = None
 
 
 class UpgradeRequest(_Frame, frozen=True, tag="agent:upgrade:request"):
