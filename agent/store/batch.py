@@ -18,10 +18,10 @@ import apsw
 
 from agent.store.row import Row, State
 
-_INSERT_MESSAGE: Final = "INSERT INTO message VALUES(?,?,?,?,?,?,?,?,?,?)"
-_INSERT_DELIVERY: Final = "INSERT INTO delivery VALUES(?,?,0,?,0,0,NULL,NULL,'','',NULL,?)"
-_RESTORE_MESSAGE: Final = "INSERT OR IGNORE INTO message VALUES(?,?,?,?,?,?,?,?,?,?)"
-_RESTORE_DELIVERY: Final = "INSERT OR IGNORE INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT_MESSAGE: Final = "INSERT INTO message VALUES(?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT_DELIVERY: Final = "INSERT INTO delivery VALUES(?,?,0,?,0,0,NULL,NULL,'','',NULL,?,?)"
+_RESTORE_MESSAGE: Final = "INSERT OR IGNORE INTO message VALUES(?,?,?,?,?,?,?,?,?,?,?,?)"
+_RESTORE_DELIVERY: Final = "INSERT OR IGNORE INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _CLAIM: Final = "UPDATE delivery SET state=1, attempts=?, ambiguous=? WHERE id=?"
 _SETTLE: Final = (
     "UPDATE delivery SET state=?, ack=?, attempts=?, ambiguous=?, due_ms=?, settled_ms=?, status=?, ack_code=?,"
@@ -29,9 +29,10 @@ _SETTLE: Final = (
 )
 # attrgetter: a row becomes its values without a line of Python
 _MESSAGE: Final = attrgetter(
-    "id", "channel", "remote", "order_key", "control_id", "message_type", "received_ms", "seq", "repeat", "body"
-)
-_BEGINNING: Final = attrgetter("id", "state", "attempts", "channel")
+    "id", "channel", "remote", "order_key", "control_id", "message_type", "received_ms", "seq", "repeat", "body",
+    "direction", "callback",
+)  # fmt: skip
+_BEGINNING: Final = attrgetter("id", "state", "attempts", "channel", "direction")
 _CLAIMED: Final = attrgetter("attempts", "ambiguous", "id")
 SEQUENCE: Final = "sequence:"
 
@@ -116,7 +117,7 @@ def restore(connection: apsw.Connection, rows: Iterable[Row]) -> int:
         connection.execute(
             _RESTORE_DELIVERY,
             (r.id, r.kept, r.ack, r.attempts, r.ambiguous, r.due_ms, settled_ms, r.status, r.ack_code, r.reason,
-             r.answer, r.channel),
+             r.answer, r.channel, r.direction),
         )  # fmt: skip
     return restored
 

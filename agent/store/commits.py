@@ -15,17 +15,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import apsw
 
 from agent.store.batch import SEQUENCE, Batch, commit, put_meta
 from agent.store.diskthread import DiskThread
 from agent.store.known import Known
-from agent.store.row import Row, State
+from agent.store.row import Direction, Row, State
 from agent.store.spoolfile import SpoolFile
 from agent.store.sqlite import SpoolTrouble, trouble_of
 from agent.store.tally import Tally
 from agent.store.terms import SpoolEvents, Timing
+
+_OUT: Final = Direction.OUT
 
 
 class GroupCommit(ABC):
@@ -45,6 +48,7 @@ class GroupCommit(ABC):
         self._loop = asyncio.get_running_loop()
         self._known = Known()
         self._hot = self._known.hot
+        self._outbound = self._known.outbound
         self._sequences = file.sequences
         self._dirty_sequences: set[str] = set()
         self._next = Batch()
@@ -78,7 +82,9 @@ class GroupCommit(ABC):
         """Let `row` join the next commit; its state says how: QUEUED, or INFLIGHT if it is handed over at once."""
         self._next.puts.append(row)
         self.uncommitted_bytes += row.size
-        if row.control_id:
+        if row.direction is _OUT:
+            self._outbound[row.id] = row
+        elif row.control_id:
             self._hot[row.channel, row.control_id] = row
         if not self._kick_due:
             self._kick_due = True

@@ -13,16 +13,15 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import apsw
 
 from agent.errors import StoreError
-from agent.store.row import AckState, Repeat, State
-from agent.store.shelf import survey
-from agent.store.sqlite import check_version, fetch, trouble_of
+from agent.store.row import AckState, Direction, Repeat, State
+from agent.store.shelf import names_in, open_names, survey
+from agent.store.sqlite import check_version, fetch, for_schema, schema_of, trouble_of
 
 _WINDOW: Final = 20_000  # ids that one statement looks at
 _IDS: Final = 500  # ids that one statement names
@@ -33,7 +32,7 @@ _CLOCK_STEP_MS: Final = 2 * 3_600_000
 _COLUMNS: Final = (
     "m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.seq, m.repeat,"
     " length(m.body), d.state, d.ack, d.attempts, d.ambiguous, d.due_ms, d.settled_ms, d.status, d.ack_code, d.reason,"
-    " length(d.answer)"
+    " length(d.answer), m.direction, m.callback"
 )
 # `delivery` first: its rows are small, so a message that is not wanted costs tens of bytes
 _FROM: Final = "FROM delivery d CROSS JOIN message m ON m.id = d.id"
@@ -41,25 +40,18 @@ _FROM: Final = "FROM delivery d CROSS JOIN message m ON m.id = d.id"
 _T = TypeVar("_T")
 
 
-class Direction(StrEnum):
-    """Whither a message goes: `in` to the server. What the server sends to devices is not kept in this file."""
-
-    IN = "in"
-    OUT = "out"
-    ALL = "all"
-
-
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What to look for; what is left open holds for every message.
 
-    `since_ms` is included, `until_ms` is not. `control_id`: exact, or with `*` at its end what begins so.
-    `message_type`: `ADT` or `ADT^A01`, by its first components. `before_id`: only smaller ids, for the next page.
+    `channel`: its name, or the URL of a remote. `since_ms` is included, `until_ms` is not. `control_id`: exact, or with
+    `*` at its end what begins so. `message_type`: `ADT` or `ADT^A01`, by its first components. `before_id`: only
+    smaller ids, for the next page.
     """
 
     channel: str | None = None
     states: frozenset[State] | None = None
-    direction: Direction = Direction.ALL
+    direction: Direction | None = None
     since_ms: int | None = None
     until_ms: int | None = None
     control_id: str = ""
@@ -70,7 +62,8 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """All that is known of a message, but not what it and its answer say. Times in milliseconds since the epoch.
+    """All that is known of a message, but not what it and its answer say: each as in Row. Times in milliseconds since
+    the epoch.
 
     `answer_bytes` is None while there is no answer. `order_key` and `reason` may name a patient.
     """
@@ -95,11 +88,13 @@ class Entry:
     ack_code: str
     reason: str
     answer_bytes: int | None
+    direction: Direction
+    callback: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message with its bytes: `body` as received, `answer` as it goes to the sender, both unframed."""
+    """A message with its bytes, as they came or go out, and its acknowledgement, both unframed."""
 
     entry: Entry
     body: bytes
@@ -111,8 +106,6 @@ def entries(path: Path, wanted: Filter) -> list[Entry]:
 
     def read(reader: apsw.Connection) -> list[Entry]:
         found: list[Entry] = []
-        if wanted.direction is Direction.OUT:
-            return found
         for entry in _search(reader, wanted):
             found.append(entry)
             if len(found) >= wanted.limit:
@@ -126,18 +119,20 @@ def message(path: Path, row_id: int) -> Stored | None:
     """One message whole; None if the spool does not hold it. Raises StoreError."""
 
     def read(reader: apsw.Connection) -> Stored | None:
-        found = fetch(reader, f"SELECT {_COLUMNS}, m.body, d.answer {_FROM} WHERE d.id=?", (row_id,))
+        sql = f"SELECT {_COLUMNS}, m.body, d.answer {_FROM} WHERE d.id=?"
+        found = fetch(reader, for_schema(sql, schema_of(reader)), (row_id,))
         return Stored(_entry_of(found[0][:-2]), *found[0][-2:]) if found else None
 
     return _reading(path, read, None)
 
 
 def channels(path: Path) -> list[str]:
-    """The channels whose messages the spool holds, by name; one whose messages all lack MSH-10 may be missing.
+    """The channels, and the URLs of the remotes, whose messages the spool holds, by name; one whose messages all lack
+    MSH-10 may be missing.
 
     Raises StoreError.
     """
-    return _reading(path, lambda reader: list(_channels(reader, "message", "control_id<>x''")), [])
+    return _reading(path, lambda reader: list(names_in(reader, "message", "control_id<>x''")), [])
 
 
 def id_span(path: Path) -> tuple[int, int] | None:
@@ -169,11 +164,13 @@ def _search(reader: apsw.Connection, wanted: Filter) -> Iterator[Entry]:
         return
     low, high = span
     conditions, values = _conditions(wanted)
+    schema = schema_of(reader)
     select = f"SELECT {_COLUMNS} {_FROM} WHERE d.id"
     for ids in _ids(reader, wanted, low, high):
         among: tuple[int, ...] = (ids[0], ids[-1]) if isinstance(ids, range) else tuple(ids)
         where = "BETWEEN ? AND ?" if isinstance(ids, range) else f"IN ({','.join('?' * len(ids))})"
-        for found in reader.execute(f"{select} {where} {conditions} ORDER BY d.id DESC", (*among, *values)):
+        sql = for_schema(f"{select} {where} {conditions} ORDER BY d.id DESC", schema)
+        for found in reader.execute(sql, (*among, *values)):
             entry = _entry_of(found)
             if not wanted.message_type or _is_of_type(entry.message_type, wanted.message_type):
                 yield entry
@@ -190,6 +187,8 @@ def _conditions(wanted: Filter) -> tuple[str, tuple[Any, ...]]:
 
     if wanted.states is not None:
         ask(f"d.state IN ({','.join(str(int(state)) for state in wanted.states) or 'NULL'})")
+    if wanted.direction is not None:
+        ask("d.direction=?", wanted.direction)
     if wanted.channel is not None:
         ask("d.channel=?", wanted.channel)
     if wanted.since_ms is not None:
@@ -247,18 +246,24 @@ def _all_ids(reader: apsw.Connection, low: int, high: int) -> Iterator[range]:
 
 
 def _open_ids(reader: apsw.Connection, wanted: Filter, low: int, high: int) -> Iterator[list[int]]:
-    """Undelivered messages by the index of them, which is by channel and state."""
-    names = _channels(reader, "delivery", "state<10") if wanted.channel is None else [wanted.channel]
-    lists = [(name, int(state)) for name in names for state in wanted.states or ()]
-    sql = (
-        "SELECT id FROM delivery WHERE state<10 AND channel=? AND state=? AND id BETWEEN ? AND ?"
-        " ORDER BY id DESC LIMIT ?"
+    """Undelivered messages by the index of them, which is by direction, channel and state."""
+    schema = schema_of(reader)
+    lists = [
+        (way, name, int(state))
+        for way in (Direction if wanted.direction is None else (wanted.direction,))
+        for name in (open_names(reader, way, schema) if wanted.channel is None else (wanted.channel,))
+        for state in wanted.states or ()
+    ]
+    sql = for_schema(
+        "SELECT id FROM delivery d WHERE state<10 AND d.direction=? AND channel=? AND state=? AND id BETWEEN ? AND ?"
+        " ORDER BY id DESC LIMIT ?",
+        schema,
     )
     while lists and high >= low:
         found: list[int] = []
         bottom = low
-        for name, state in lists:
-            ids = [row_id for (row_id,) in fetch(reader, sql, (name, state, low, high, _IDS))]
+        for way, name, state in lists:
+            ids = [row_id for (row_id,) in fetch(reader, sql, (way, name, state, low, high, _IDS))]
             found += ids
             if len(ids) == _IDS:  # below its last there may be more, so this round ends there for all
                 bottom = max(bottom, ids[-1])
@@ -276,21 +281,11 @@ def _with_control_id(reader: apsw.Connection, wanted: Filter, low: int, high: in
         " AND id BETWEEN ? AND ? LIMIT ?"
     )
     found: list[int] = []
-    for name in _channels(reader, "message", "control_id<>x''") if wanted.channel is None else [wanted.channel]:
+    for name in names_in(reader, "message", "control_id<>x''") if wanted.channel is None else [wanted.channel]:
         found += [row_id for (row_id,) in fetch(reader, sql, (name, least, most, low, high, _RARE + 1 - len(found)))]
         if len(found) > _RARE:
             return None
     return sorted(found, reverse=True)
-
-
-def _channels(reader: apsw.Connection, table: str, where: str) -> Iterator[str]:
-    """The names in an index that begins with them, a jump for each instead of a walk over all its rows."""
-    name = ""
-    while found := fetch(
-        reader, f"SELECT channel FROM {table} WHERE {where} AND channel>? ORDER BY channel LIMIT 1", (name,)
-    ):
-        ((name,),) = found
-        yield name
 
 
 def _window(reader: apsw.Connection, wanted: Filter) -> tuple[int, int] | None:
@@ -336,4 +331,5 @@ def _id_span(reader: apsw.Connection) -> tuple[int, int] | None:
 def _entry_of(values: tuple[Any, ...]) -> Entry:
     repeat, size_bytes, state, ack, attempts, ambiguous = values[8:14]
     kinds = (Repeat(repeat), size_bytes, State(state), AckState(ack), attempts, bool(ambiguous))
-    return Entry(*(*values[:8], *kinds, *values[14:]))
+    direction, callback = values[20:]
+    return Entry(*(*values[:8], *kinds, *values[14:20], Direction(direction), callback))

@@ -1,6 +1,6 @@
-"""The vocabulary of a stored message: its row, its two fates, and what the disk can do to us.
+"""The vocabulary of a stored message: its row, its way, its two fates, and what the disk can do to us.
 
-Secret: which numbers stand for which state in the file. They are part of the schema: never renumber, only add.
+Secret: which numbers stand for what in the file. They are part of the schema: never renumber, only add.
 Promise: a Row describes one message completely; what is only true while a process runs is marked so.
 """
 
@@ -10,13 +10,20 @@ from enum import IntEnum, StrEnum
 from typing import Any
 
 
+class Direction(IntEnum):
+    """Whither a message goes."""
+
+    IN = 0  # from a device to the server
+    OUT = 1  # from the server to a remote
+
+
 class State(IntEnum):
-    """The server leg: what became of a message on its way to the server. Below 10 it is still ours to deliver."""
+    """What became of a message on its way: to the server, or out to a remote. Below 10 it is still ours to deliver."""
 
     QUEUED = 0  # stored, never written to a socket since
     INFLIGHT = 1  # handed to the socket, or about to be: a crash here makes it ambiguous
-    PROCESSED = 10  # the server said 2xx
-    REJECTED = 11  # the server refused it for good
+    PROCESSED = 10  # the server said 2xx; the remote accepted it
+    REJECTED = 11  # the server, or the remote, refused it for good
     FAILED = 12  # tried as often as the policy allows
     HELD = 13  # ambiguous, and the policy leaves the decision to a person
 
@@ -26,12 +33,12 @@ class State(IntEnum):
 
 
 class AckState(IntEnum):
-    """The source leg: what became of the answer that the sender is owed."""
+    """What became of the answer that is owed: to the device that sent the message, or to the server that pushed it."""
 
     PENDING = 0
-    DELIVERED = 1  # written to the connection that asked
-    UNDELIVERED = 2  # the connection had gone
-    NOT_OWED = 3  # the mode forwards no answer for this message
+    DELIVERED = 1  # written to the connection that asked; the server was told
+    UNDELIVERED = 2  # the connection had gone; the link to the server was away
+    NOT_OWED = 3  # the mode forwards no answer for this message; the server does not wait for one
 
 
 class Repeat(IntEnum):
@@ -58,6 +65,9 @@ class Row:
     `received_ms` and `due_ms` are milliseconds since the epoch; `seq` is the MSH-13 number given to it or None.
     `answer` is the acknowledgement for the sender, encoded and unframed, once there is one. `lane` to `sent_at` live in
     memory only and belong to `flow`; `durable` and `kept` belong to the spool.
+
+    OUT: `channel` is the remote's URL, `remote` its host and port for people, `body` the bytes as they go there,
+    `answer` and `ack_code` its acknowledgement and MSA-1, and `callback` the server's, "" if it does not wait.
     """
 
     __slots__ = (
@@ -67,8 +77,10 @@ class Row:
         "answer",
         "attempts",
         "body",
+        "callback",
         "channel",
         "control_id",
+        "direction",
         "due_ms",
         "durable",
         "epoch",
@@ -111,6 +123,9 @@ class Row:
         body: bytes,
         seq: int | None = None,
         repeat: Repeat = Repeat.NO,
+        *,
+        direction: Direction = Direction.IN,
+        callback: str = "",
     ) -> None:
         self.id = id
         self.channel = channel
@@ -123,6 +138,8 @@ class Row:
         self.size = len(body)
         self.seq = seq
         self.repeat = repeat
+        self.direction = direction
+        self.callback = callback
         self.state = State.QUEUED
         self.ack = AckState.PENDING
         self.ack_code = ""

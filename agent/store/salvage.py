@@ -21,7 +21,7 @@ from typing import Final
 import apsw
 
 from agent.store.batch import put_meta, restore
-from agent.store.row import AckState, Row, State, Trouble
+from agent.store.row import AckState, Direction, Row, State, Trouble
 from agent.store.shelf import Shelf, survey
 from agent.store.sqlite import SpoolTrouble, fetch, open_sound, trouble_of
 
@@ -228,7 +228,8 @@ def _read(shelf: Shelf, low: int, high: int) -> tuple[list[Row], bool]:
         row = shelf.alone(low)
         if row is not None:
             row.state = row.kept = State.HELD
-            row.ack = AckState.UNDELIVERED
+            unasked = row.direction is Direction.OUT and not row.callback
+            row.ack = AckState.NOT_OWED if unasked else AckState.UNDELIVERED
             row.ambiguous = True
             row.reason = "what became of this message was on a damaged page of the spool"
             return [row], False

@@ -2,7 +2,8 @@
 
 Secret: the second connection, and how a row is put together from its two tables.
 Promise: what is returned was committed; a read that the disk refuses raises SpoolTrouble. Every query finds its rows by
-an index: none looks at more than it returns, however long the backlog of the other channels.
+an index: none looks at more than it returns, however long the backlog of the other channels and of the other direction.
+A file of an older schema, which salvage may have to read, is read as what a migration would make of it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any, Final, TypeVar
 
 import apsw
 
-from agent.store.row import AckState, Repeat, Row, State
-from agent.store.sqlite import connect_reader, fetch, trouble_of
+from agent.store.row import AckState, Direction, Repeat, Row, State
+from agent.store.sqlite import connect_reader, fetch, for_schema, schema_of, trouble_of
 
 _MESSAGE: Final = (
-    "m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.body, m.seq, m.repeat"
+    "m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.body, m.seq, m.repeat,"
+    " m.direction, m.callback"
 )
 _DELIVERY: Final = "d.state, d.ack, d.attempts, d.ambiguous, d.due_ms, d.status, d.ack_code, d.reason, d.answer"
 _ROW: Final = f"SELECT {_MESSAGE}, {_DELIVERY} FROM message m JOIN delivery d ON d.id = m.id "
@@ -39,6 +41,11 @@ class Shelf:
         self._path = path
         try:
             self.connection = connect_reader(path, vfs=vfs)
+            try:
+                self._schema = schema_of(self.connection)
+            except apsw.Error:
+                self.connection.close()
+                raise
         except apsw.Error as error:
             raise trouble_of(error, path, doing="read") from error
 
@@ -52,29 +59,36 @@ class Shelf:
     def last_id(self) -> int:
         return int(self._fetch("SELECT max(id) FROM message")[0][0] or 0)
 
-    def newest(self, channel: str, control_id: bytes) -> Row | None:
-        """The newest message of a channel with this MSH-10."""
-        where = "WHERE m.channel=? AND m.control_id=? AND m.control_id<>x'' ORDER BY m.id DESC LIMIT 1"
-        return next(self._rows(_ROW + where, (channel, control_id)), None)
+    def newest(self, channel: str, control_id: bytes, direction: Direction = Direction.IN) -> Row | None:
+        """The newest message of a channel, or to a remote, with this MSH-10."""
+        where = (
+            "WHERE m.channel=? AND m.control_id=? AND m.control_id<>x'' AND m.direction=? ORDER BY m.id DESC LIMIT 1"
+        )
+        return next(self._rows(_ROW + where, (channel, control_id, direction)), None)
 
-    def get(self, row_id: int) -> Row | None:
-        return next(self._rows(_ROW + "WHERE m.id=?", (row_id,)), None)
+    def get(self, row_id: int, direction: Direction = Direction.IN) -> Row | None:
+        return next(self._rows(_ROW + "WHERE m.id=? AND m.direction=?", (row_id, direction)), None)
 
-    def queued(self, channel: str, after_id: int, *, limit: int, limit_bytes: int) -> list[Row]:
-        """The next rows of a channel that wait in the file, oldest first; at least one, if there is one."""
+    def queued(
+        self, channel: str, after_id: int, *, limit: int, limit_bytes: int, direction: Direction = Direction.IN
+    ) -> list[Row]:
+        """The next rows of a channel, or to a remote, that wait in the file, oldest first; at least one, if there is
+        one."""
         rows: list[Row] = []
         total = 0
-        where = "WHERE d.state<10 AND d.channel=? AND d.state=0 AND d.id>? ORDER BY d.id LIMIT ?"
-        for row in self._rows(_ROW + where, (channel, after_id, limit)):
+        where = "WHERE d.state<10 AND d.channel=? AND d.state=0 AND d.id>? AND d.direction=? ORDER BY d.id LIMIT ?"
+        for row in self._rows(_ROW + where, (channel, after_id, direction, limit)):
             rows.append(row)
             total += row.size
             if total >= limit_bytes:
                 break
         return rows
 
-    def interrupted(self, channel: str) -> list[Row]:
-        """Rows of a channel that are INFLIGHT in the file, oldest first: after a start, the ambiguous ones."""
-        return list(self._rows(_ROW + "WHERE d.state<10 AND d.channel=? AND d.state=1 ORDER BY d.id", (channel,)))
+    def interrupted(self, channel: str, direction: Direction = Direction.IN) -> list[Row]:
+        """Rows of a channel, or to a remote, that are INFLIGHT in the file, oldest first: after a start, the ambiguous
+        ones."""
+        where = "WHERE d.state<10 AND d.channel=? AND d.state=1 AND d.direction=? ORDER BY d.id"
+        return list(self._rows(_ROW + where, (channel, direction)))
 
     def open_range(self, low: int, high: int) -> Iterator[Row]:
         """Undelivered messages with low <= id <= high, by way of the tables alone."""
@@ -84,12 +98,19 @@ class Shelf:
         """A message as it came, whatever became of it."""
         return next(self._rows(_ALONE, (row_id,)), None)
 
-    def open_channels(self) -> list[str]:
-        """Channels that have undelivered messages."""
-        return [channel for (channel,) in self._fetch("SELECT DISTINCT channel FROM delivery WHERE state<10")]
+    def open_channels(self, direction: Direction = Direction.IN) -> list[str]:
+        """Channels, or URLs of remotes, that have undelivered messages; by name."""
+        try:
+            return list(open_names(self.connection, direction, self._schema))
+        except (apsw.Error, ValueError, TypeError) as error:
+            raise trouble_of(error, self._path, doing="read") from error
 
     def control_ids(self, after: tuple[str, bytes], limit: int) -> list[tuple[str, bytes]]:
-        """The (channel, MSH-10) that come after this one, in order; a pair may come twice, an empty id never."""
+        """The (channel, MSH-10) that come after this one, in order; a pair may come twice, an empty id never.
+
+        Those of outbound messages are among them: their index does not tell, and a look at each of a million messages
+        would cost more than a filter that errs once more.
+        """
         sql = (
             "SELECT channel, control_id FROM message WHERE control_id<>x'' AND (channel, control_id)>(?,?)"
             " ORDER BY channel, control_id LIMIT ?"
@@ -98,27 +119,48 @@ class Shelf:
 
     def _fetch(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
-            return fetch(self.connection, sql, values)
+            return fetch(self.connection, for_schema(sql, self._schema), values)
         except (apsw.Error, ValueError, TypeError) as error:
             raise trouble_of(error, self._path, doing="read") from error
 
     def _rows(self, sql: str, values: tuple[Any, ...]) -> Iterator[Row]:
         try:
-            for found in self.connection.execute(sql, values):
+            for found in self.connection.execute(for_schema(sql, self._schema), values):
                 yield _row_of(found)
         except (apsw.Error, ValueError, TypeError) as error:
             raise trouble_of(error, self._path, doing="read") from error
 
 
 def _row_of(values: tuple[Any, ...]) -> Row:
-    row_id, channel, remote, order_key, control_id, message_type, received_ms, body, seq, repeat = values[:10]
-    row = Row(row_id, channel, remote, order_key, control_id, message_type, received_ms, body, seq, Repeat(repeat))
-    row.state = row.kept = State(values[10])
-    row.ack = AckState(values[11])
-    row.attempts, row.ambiguous, row.due_ms = values[12], bool(values[13]), values[14]
-    row.status, row.ack_code, row.reason, row.answer = values[15:]
+    row_id, channel, remote, order_key, control_id, message_type, received_ms, body = values[:8]
+    seq, repeat, direction, callback, state, ack, attempts, ambiguous, due_ms = values[8:17]
+    row = Row(
+        row_id, channel, remote, order_key, control_id, message_type, received_ms, body, seq, Repeat(repeat),
+        direction=Direction(direction), callback=callback,
+    )  # fmt: skip
+    row.state = row.kept = State(state)
+    row.ack = AckState(ack)
+    row.attempts, row.ambiguous, row.due_ms = attempts, bool(ambiguous), due_ms
+    row.status, row.ack_code, row.reason, row.answer = values[17:]
     row.durable = True
     return row
+
+
+def open_names(reader: apsw.Connection, direction: Direction, schema: int) -> Iterator[str]:
+    """Channels, or URLs of remotes, that have undelivered messages, by name. Raises apsw.Error."""
+    where = f"d.state<10 AND d.direction={direction:d}"
+    return names_in(reader, "delivery d", for_schema(where, schema))
+
+
+def names_in(reader: apsw.Connection, table: str, where: str) -> Iterator[str]:
+    """The names of channels and remotes in an index that is ordered by them, a jump for each instead of a walk over all
+    its rows. Raises apsw.Error."""
+    found = fetch(reader, f"SELECT min(channel) FROM {table} WHERE {where}")
+    while found and (name := found[0][0]) is not None:
+        yield name
+        found = fetch(
+            reader, f"SELECT channel FROM {table} WHERE {where} AND channel>? ORDER BY channel LIMIT 1", (name,)
+        )
 
 
 def survey(path: Path, vfs: str | None, read: Callable[[apsw.Connection], _T]) -> _T:

@@ -1,4 +1,4 @@
-"""Keep every accepted message until the server has answered for it.
+"""Keep every accepted message until the server, or the remote that it goes to, has answered for it.
 
 Secret: who owns the disk's health, and how a spool goes on after each kind of failure.
 Promise: once `on_durable` was called, pulling the plug loses nothing. What could not be stored is given back through
@@ -29,7 +29,7 @@ import apsw
 from agent.errors import StoreError
 from agent.store.commits import GroupCommit
 from agent.store.diskthread import DiskThread
-from agent.store.row import Row, Trouble
+from agent.store.row import Direction, Row, Trouble
 from agent.store.shelf import Shelf, survey
 from agent.store.spoolfile import Memory, SpoolFile, gone
 from agent.store.sqlite import DiskUsage, SpoolTrouble, low_on_space, remedy, size_bytes, trouble_of
@@ -121,22 +121,29 @@ class Spool(GroupCommit):
         return self._file.shelf
 
     def known(self, channel: str, control_id: bytes) -> Row | None:
-        """The newest message of this channel with this MSH-10, in memory or on disk; in memory alone while `stuck`."""
+        """The newest message that came by this channel with this MSH-10, in memory or on disk; in memory alone while
+        `stuck`."""
         row = self._hot.get((channel, control_id))
-        if row is not None or self.stuck or not self._known.seen.maybe(channel, control_id):
+        if row is not None:
             return row
+        held = self._known.reread.get((channel, control_id))
+        if self.stuck or not self._known.seen.maybe(channel, control_id):
+            return held
         try:
-            return self._file.shelf.newest(channel, control_id)
+            stored = self._file.shelf.newest(channel, control_id)
         except SpoolTrouble as trouble:
             self._troubled(trouble)
-            return None
+            return held
+        return held if stored is None or (held is not None and held.id >= stored.id) else stored
 
-    def queued(self, channel: str, after_id: int, *, limit: int, limit_bytes: int) -> list[Row]:
+    def queued(
+        self, channel: str, after_id: int, *, limit: int, limit_bytes: int, direction: Direction = Direction.IN
+    ) -> list[Row]:
         """As `Shelf.queued`; the rows are in memory's hands from here on. Nothing while the spool is `stuck`."""
         if self.stuck:
             return []
         try:
-            rows = self._file.shelf.queued(channel, after_id, limit=limit, limit_bytes=limit_bytes)
+            rows = self._file.shelf.queued(channel, after_id, limit=limit, limit_bytes=limit_bytes, direction=direction)
         except SpoolTrouble as trouble:
             self._troubled(trouble)
             return []

@@ -7,7 +7,8 @@ or by another program, is left as it is.
 
 Two tables: `message` is evidence and never changes, `delivery` is the small, hot part. So finishing a message rewrites
 tens of bytes, not the page that holds its body. `delivery` repeats the channel, so that a channel's backlog is found
-without reading the messages of the others.
+without reading the messages of the others. Both say the direction: what goes out has a backlog of its own for each
+remote, and is found without a look at what comes in.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import apsw
 from agent.errors import StoreError
 from agent.store.row import Trouble
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 OPEN_WITHIN_MS: Final = 5_000  # another process may be checkpointing or closing the file
 WRITE_WITHIN_MS: Final = 100  # BEGIN runs on the loop: better troubled for a second than deaf for five
 
@@ -47,7 +48,17 @@ _MIGRATIONS: Final[dict[int, str]] = {
     CREATE INDEX delivery_open ON delivery(channel, state, id) WHERE state < 10;
     CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     """,
+    # No row is written anew, and the tables keep their roots, by which salvage finds them in a file of either version
+    # that has lost its first page: of an index that is dropped, the newest root takes the place.
+    2: """
+    ALTER TABLE message ADD COLUMN direction INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE message ADD COLUMN callback TEXT NOT NULL DEFAULT '';
+    ALTER TABLE delivery ADD COLUMN direction INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX open_delivery ON delivery(direction, channel, state, id) WHERE state < 10;
+    DROP INDEX delivery_open;
+    """,
 }
+_ABSENT: Final = {"m.direction": "0", "d.direction": "0", "m.callback": "''"}  # before version 2
 
 DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)  # SQLError: a table of ours is missing
 _TROUBLE: Final[tuple[tuple[type[apsw.Error] | tuple[type[apsw.Error], ...], Trouble], ...]] = (
@@ -162,9 +173,23 @@ def fetch(connection: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -
     return connection.execute(sql, values).fetchall()
 
 
+def schema_of(connection: apsw.Connection) -> int:
+    """The schema version of the file; 0 = empty. Raises apsw.Error."""
+    return int(connection.pragma("user_version"))
+
+
+def for_schema(sql: str, version: int) -> str:
+    """A query over `message m` and `delivery d` for a file of this version: what it lacks has the value that a
+    migration would give it. For those who read a file that its owner has not migrated, or could not."""
+    if version < 2:
+        for column, value in _ABSENT.items():
+            sql = sql.replace(column, value)
+    return sql
+
+
 def check_version(connection: apsw.Connection, path: Path) -> int:
-    """The schema version of the file; 0 = empty. Raises SpoolTooNew and NotASpool."""
-    found = int(connection.pragma("user_version"))
+    """As `schema_of`, for a file that may not be ours to touch. Raises SpoolTooNew and NotASpool."""
+    found = schema_of(connection)
     if found > SCHEMA_VERSION:
         raise SpoolTooNew(
             f"{path} was written by a newer version of the agent"

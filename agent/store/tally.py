@@ -10,26 +10,32 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 import apsw
 
-from agent.store.row import Row, State
+from agent.store.row import Direction, Row, State
 from agent.store.sqlite import connect_reader, fetch
+
+_OUT: Final = Direction.OUT
 
 
 class Tally:
-    """`by_state`: all messages. `open_of`: undelivered ones by channel. Raises apsw.Error and ValueError."""
+    """`by_state`: all messages. `open_of`: undelivered ones by channel; `open_to`: those that go out, by the remote's
+    URL. Raises apsw.Error and ValueError."""
 
     def __init__(self, path: Path, vfs: str | None) -> None:
         self.by_state: Counter[State] = Counter()
         self.open_of: Counter[str] = Counter()
+        self.open_to: Counter[str] = Counter()
         self._snapshot = connect_reader(path, vfs=vfs)
         try:
             self._snapshot.execute("BEGIN")
-            for channel, state, number in fetch(
-                self._snapshot, "SELECT channel, state, count(*) FROM delivery WHERE state<10 GROUP BY 1, 2"
+            for direction, channel, state, number in fetch(
+                self._snapshot,
+                "SELECT direction, channel, state, count(*) FROM delivery WHERE state<10 GROUP BY 1, 2, 3",
             ):
-                self.open_of[channel] += number
+                self._open(Direction(direction))[channel] += number
                 self.by_state[State(state)] += number
         except (apsw.Error, ValueError):
             self._snapshot.close()
@@ -56,7 +62,7 @@ class Tally:
     def stored(self, rows: list[Row], states: list[State]) -> None:
         for row, state in zip(rows, states, strict=True):
             self.by_state[state] += 1
-            self.open_of[row.channel] += 1
+            self._open(row.direction)[row.channel] += 1
             row.kept = state
 
     def moved(self, rows: list[Row], states: list[State]) -> None:
@@ -66,8 +72,11 @@ class Tally:
             self.by_state[row.kept] -= 1
             self.by_state[state] += 1
             if state.finished and not row.kept.finished:
-                self.open_of[row.channel] -= 1
+                self._open(row.direction)[row.channel] -= 1
             row.kept = state
+
+    def _open(self, direction: Direction) -> Counter[str]:
+        return self.open_to if direction is _OUT else self.open_of
 
     def deleted(self, state: State, number: int) -> None:
         self.by_state[state] -= number

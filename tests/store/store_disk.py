@@ -17,11 +17,26 @@ from typing import Any
 
 import apsw
 
-from agent.store.row import AckState, Repeat, Row, State
+from agent.store.row import AckState, Direction, Repeat, Row, State
 from agent.store.spool import Spool, SpoolEvents, Timing
 from agent.store.sqlite import SpoolTrouble
 
 SWIFT = Timing(settle_lag_s=0.002, probe_every_s=0.01, hung_after_s=0.05, close_within_s=2.0)
+REMOTE = "mllp://10.2.2.2:2575?durable=true"
+# The schema as its first version wrote it, for files of those days.
+SCHEMA_1 = """
+CREATE TABLE message(
+    id INTEGER PRIMARY KEY, channel TEXT NOT NULL, remote TEXT NOT NULL, order_key BLOB NOT NULL,
+    control_id BLOB NOT NULL, message_type BLOB NOT NULL, received_ms INTEGER NOT NULL, seq INTEGER,
+    repeat INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX message_by_control ON message(channel, control_id) WHERE control_id <> x'';
+CREATE TABLE delivery(
+    id INTEGER PRIMARY KEY, state INTEGER NOT NULL, ack INTEGER NOT NULL, attempts INTEGER NOT NULL,
+    ambiguous INTEGER NOT NULL, due_ms INTEGER NOT NULL, settled_ms INTEGER, status INTEGER,
+    ack_code TEXT NOT NULL, reason TEXT NOT NULL, answer BLOB, channel TEXT NOT NULL);
+CREATE INDEX delivery_open ON delivery(channel, state, id) WHERE state < 10;
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+"""
 ADT = b"MSH|^~\\&|ADT|WARD|LAB|HOSP|20260101120000||ADT^A01|%s|P|2.5\rPID|||4711^^^HOSP||NEMO^NOBODY\r"
 _serial = itertools.count(1)
 
@@ -39,6 +54,7 @@ class Disk:
 
     `stall` lets every sync wait, `fill` refuses writes that need more room, `break_` refuses every write and sync,
     `protect` is a mount that became read-only. `on` limits the order to files with such an ending ("-wal").
+    `after_write` is called when something was written: what the files hold then is what a kill leaves.
     """
 
     def __init__(self) -> None:
@@ -50,6 +66,7 @@ class Disk:
         self._flowing.set()
         self._refusal: type[apsw.Error] | None = None
         self._on = ""
+        self.after_write: Callable[[], None] = lambda: None
         self._shim = _Shim(self)
 
     def stall(self, *, on: str = "") -> None:
@@ -108,6 +125,7 @@ class _File(apsw.VFSFile):
     def xWrite(self, data: bytes, offset: int) -> None:
         self._disk.write(self._name, grows=offset + len(data) > self.xFileSize())
         super().xWrite(data, offset)
+        self._disk.after_write()
 
     def xSync(self, flags: int) -> None:
         self._disk.sync(self._name)
@@ -186,20 +204,30 @@ def message(
     body: bytes | None = None,
     seq: int | None = None,
     repeat: Repeat = Repeat.NO,
+    direction: Direction = Direction.IN,
+    callback: str = "",
 ) -> Row:
     """A message that has just come in, and is not put anywhere yet."""
     row_id = spool.next_id()
     control_id = b"M%d" % row_id if control_id is None else control_id
     remote = "10.1.1.1:5000"
     content = ADT % control_id if body is None else body
-    row = Row(row_id, channel, remote, remote.encode(), control_id, b"ADT^A01", 1_700_000_000_000, content, seq, repeat)
+    row = Row(
+        row_id, channel, remote, remote.encode(), control_id, b"ADT^A01", 1_700_000_000_000, content, seq, repeat,
+        direction=direction, callback=callback,
+    )  # fmt: skip
     row.state = state
     row.attempts = int(state is State.INFLIGHT)
     return row
 
 
+def outbound(spool: Spool, control_id: bytes | None = None, *, to: str = REMOTE, **more: Any) -> Row:
+    """A message that the server has just pushed, and waits for."""
+    return message(spool, control_id, channel=to, direction=Direction.OUT, **{"callback": "callback-1", **more})
+
+
 def conclude(spool: Spool, row: Row, state: State = State.PROCESSED) -> None:
-    """The server has answered for `row`."""
+    """The server, or the remote, has answered for `row`."""
     row.state = state
     row.ack = AckState.DELIVERED
     row.ack_code = "AA"
@@ -246,6 +274,25 @@ async def until_durable(told: Told, rows: Iterable[Row]) -> None:
 async def settled(spool: Spool) -> None:
     """Until everything given to the spool so far is on disk."""
     await spool.perform(lambda _: None)
+
+
+def of_version_1(path: Path, states: Iterable[State], *, body: bytes = b"body") -> None:
+    """A closed file as the first version left it, with a message in each of these states: 1, 2, ... of channel adt."""
+    connection = apsw.Connection(str(path))
+    for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    with connection:
+        connection.execute(SCHEMA_1)
+        connection.execute("INSERT INTO meta VALUES('instance', '0123456789abcdef01234567'), ('sequence:adt', 7)")
+        for row_id, state in enumerate(states, 1):
+            values = (row_id, b"M%d" % row_id, 1_700_000_000_000 + row_id, body + b" %d" % row_id)
+            connection.execute(
+                "INSERT INTO message VALUES(?,'adt','10.1.1.1:5000',x'6b',?,x'414454',?,NULL,0,?)", values
+            )
+            settled = (row_id, state, 1_700_000_100_000 if state.finished else None)
+            connection.execute("INSERT INTO delivery VALUES(?,?,1,2,1,0,?,200,'AA','why',x'61636b','adt')", settled)
+        connection.pragma("user_version", 1)
+    connection.close()
 
 
 def on_disk(path: Path) -> dict[int, State]:

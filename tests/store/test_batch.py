@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from agent.store.batch import Batch, commit, put_meta, restore
-from agent.store.row import Row, State
+from agent.store.row import Direction, Row, State
 from agent.store.sqlite import fetch, open_sound
 
 
@@ -83,6 +83,32 @@ def test_what_the_file_has_is_not_overwritten_by_memory(connection: apsw.Connect
     with connection:
         assert restore(connection, [row(1), row(2)]) == 1
     assert states(connection) == {1: State.INFLIGHT, 2: State.QUEUED}
+
+
+def test_the_direction_stands_in_both_tables(connection: apsw.Connection) -> None:
+    out, again = (
+        Row(
+            number,
+            "mllp://lab:2575",
+            "lab:2575",
+            b"",
+            b"A",
+            b"",
+            1,
+            b"",
+            direction=Direction.OUT,
+            callback=f"c{number}",
+        )
+        for number in (1, 2)
+    )
+    again.kept = State.QUEUED
+    write(connection, Batch(puts=[out, row(3)]))
+    with connection:
+        restore(connection, [again])
+    found = fetch(
+        connection, "SELECT m.direction, m.callback, d.direction FROM message m JOIN delivery d USING (id) ORDER BY id"
+    )
+    assert found == [(1, "c1", 1), (1, "c2", 1), (0, "", 0)]
 
 
 def test_meta_values_are_replaced(connection: apsw.Connection) -> None:

@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from store_disk import Disk, Told, message, running, store
+from store_disk import Disk, Told, conclude, message, running, store
 
 from agent.store.known import Known
-from agent.store.row import Row
+from agent.store.row import Direction, Row, State
 from agent.store.shelf import Shelf
 from agent.store.sqlite import SpoolTrouble
 
 
-def row(row_id: int, control_id: bytes) -> Row:
-    return Row(row_id, "adt", "", b"", control_id, b"", 0, b"")
+def row(row_id: int, control_id: bytes, direction: Direction = Direction.IN) -> Row:
+    it = Row(row_id, "adt", "", b"", control_id, b"", 0, b"", direction=direction)
+    it.durable, it.kept = True, State.QUEUED
+    return it
 
 
 def test_the_newest_row_of_an_id_is_the_one_that_memory_keeps() -> None:
@@ -24,10 +26,57 @@ def test_the_newest_row_of_an_id_is_the_one_that_memory_keeps() -> None:
     known.hot["adt", b"A"] = second
     known.forget(first)
     assert known.hot == {("adt", b"A"): second}
-    known.read([first])
-    assert known.hot == {("adt", b"A"): second}
     known.forget(second)
     assert known.hot == {}
+
+    for order in ([second, first], [first, second]):
+        known.read(order)
+        assert known.reread == {("adt", b"A"): second}
+        known.forget(row(2, b"A"))
+        assert known.reread == {}
+
+
+def test_of_what_goes_out_every_row_is_held_whatever_its_control_id() -> None:
+    known = Known()
+    rows = [row(number, control_id, Direction.OUT) for number, control_id in enumerate((b"A", b"A", b""), 1)]
+    known.read(rows)
+    inbound = row(4, b"A")
+    known.hot["adt", b"A"] = inbound
+    assert known.undelivered() == [inbound, *rows]
+
+    rows[0].kept = State.PROCESSED
+    known.forget(rows[1])
+    assert known.undelivered() == [inbound, rows[2]]
+
+
+def test_what_goes_out_is_not_put_into_the_duplicates_memory() -> None:
+    known = Known()
+    known.seen.filled()
+    known.stored([row(1, b"OUT", Direction.OUT), row(2, b""), row(3, b"IN")])
+    assert known.seen.maybe("adt", b"IN")
+    assert not known.seen.maybe("adt", b"OUT")
+    assert known.seen.added == 1
+
+
+async def test_an_older_row_that_was_read_again_does_not_hide_the_newer_one_in_the_file(path: Path, told: Told) -> None:
+    async with running(path, told) as spool:
+        older, newer = message(spool, b"SAME"), message(spool, b"SAME", body=b"other bytes")
+        await store(spool, told, older, newer)
+        conclude(spool, newer)
+    async with running(path, Told()) as spool:
+        (again,) = spool.queued("adt", 0, limit=9, limit_bytes=1 << 20)
+        known = spool.known("adt", b"SAME")
+        assert again.id == older.id
+        assert known is not None
+        assert known.id == newer.id
+
+
+async def test_a_row_that_memory_has_goes_before_what_the_file_says_of_it(path: Path, told: Told) -> None:
+    async with running(path, told) as spool:
+        await store(spool, told, message(spool, b"SAME"))
+    async with running(path, Told()) as spool:
+        (again,) = spool.queued("adt", 0, limit=9, limit_bytes=1 << 20)
+        assert spool.known("adt", b"SAME") is again
 
 
 async def test_what_is_stored_while_the_filter_is_filled_is_in_it(path: Path, told: Told) -> None:

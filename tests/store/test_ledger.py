@@ -12,12 +12,12 @@ import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_disk import Told, conclude, message, running, settled, store
+from store_disk import REMOTE, Told, conclude, message, of_version_1, outbound, running, settled, store
 
 from agent.errors import StoreError
 from agent.store import ledger
-from agent.store.ledger import Direction, Entry, Filter, channels, entries, id_span
-from agent.store.row import AckState, Repeat, State
+from agent.store.ledger import Entry, Filter, channels, entries, id_span
+from agent.store.row import AckState, Direction, Repeat, State
 from agent.store.sqlite import SCHEMA_VERSION, SpoolTooNew, SpoolTrouble, open_sound
 
 T0 = 1_790_000_000_000
@@ -29,20 +29,21 @@ def fill(path: Path, *messages: Entry) -> None:
     """A spool that holds these and nothing else; the bodies are not looked at here."""
     connection = open_sound(path)
     with connection:
-        connection.executemany("INSERT INTO message VALUES(?,?,?,?,?,?,?,?,?,?)", map(message_values, messages))
-        connection.executemany("INSERT INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", map(delivery_values, messages))
+        connection.executemany("INSERT INTO message VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", map(message_values, messages))
+        connection.executemany("INSERT INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)", map(delivery_values, messages))
     connection.close()
 
 
 def message_values(m: Entry) -> tuple[Any, ...]:
     body = b"x" * m.size_bytes
-    return m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.seq, m.repeat, body
+    came = m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.seq, m.repeat
+    return *came, body, m.direction, m.callback
 
 
 def delivery_values(m: Entry) -> tuple[Any, ...]:
     answer = None if m.answer_bytes is None else b"y" * m.answer_bytes
     fate = m.state, m.ack, m.attempts, m.ambiguous, m.due_ms, m.settled_ms, m.status, m.ack_code, m.reason
-    return m.id, *fate, answer, m.channel
+    return m.id, *fate, answer, m.channel, m.direction
 
 
 def an_entry(number: int, **different: object) -> Entry:
@@ -67,8 +68,14 @@ def an_entry(number: int, **different: object) -> Entry:
         ack_code="AA",
         reason="",
         answer_bytes=5,
+        direction=Direction.IN,
+        callback="",
     )
     return replace(entry, **different)  # type: ignore[arg-type]
+
+
+def an_outbound(number: int, **different: object) -> Entry:
+    return an_entry(number, **{"channel": REMOTE, "direction": Direction.OUT, "callback": f"c{number}", **different})
 
 
 def ids(path: Path, wanted: Filter) -> list[int]:
@@ -110,6 +117,21 @@ async def test_a_message_is_found_with_all_that_the_owner_knows_of_it(path: Path
     assert found.entry.settled_ms is not None
 
 
+async def test_a_message_to_a_remote_is_found_with_all_that_the_owner_knows_of_it(path: Path, told: Told) -> None:
+    async with running(path, told) as spool:
+        row = outbound(spool, callback="callback-9")
+        await store(spool, told, row)
+        conclude(spool, row)
+        await settled(spool)
+
+        found = ledger.message(path, row.id)
+
+    assert found is not None
+    assert (found.entry.direction, found.entry.callback) == (Direction.OUT, "callback-9")
+    assert (found.entry.channel, found.entry.remote) == (REMOTE, row.remote)
+    assert (found.body, found.answer, found.entry.ack_code) == (row.body, row.answer, "AA")
+
+
 async def test_looking_changes_nothing_in_the_file(path: Path, told: Told) -> None:
     async with running(path, told) as spool:
         await store(spool, told, message(spool))
@@ -135,6 +157,8 @@ def test_an_entry_comes_back_as_it_was_written(path: Path) -> None:
         ack_code="AR",
         reason="away",
         answer_bytes=None,
+        direction=Direction.OUT,
+        callback="callback-7",
     )
     fill(path, odd)
 
@@ -198,11 +222,39 @@ def test_a_type_is_a_beginning_of_whole_components_in_any_delimiters(path: Path,
     assert ids(path, Filter(message_type=wanted)) == found
 
 
-def test_what_the_server_sends_to_devices_is_not_in_this_file(path: Path) -> None:
-    fill(path, an_entry(1))
+def test_both_directions_are_in_one_page_and_each_can_be_asked_for(path: Path) -> None:
+    fill(path, an_entry(1), an_outbound(2), an_entry(3), an_outbound(4, state=State.QUEUED), an_outbound(5))
 
+    assert ids(path, Filter(limit=4)) == [5, 4, 3, 2]
+    assert ids(path, Filter(limit=4, before_id=2)) == [1]
+    assert ids(path, Filter(direction=Direction.IN)) == [3, 1]
+    assert ids(path, Filter(direction=Direction.OUT, limit=2)) == [5, 4]
+    assert ids(path, Filter(direction=Direction.OUT, limit=2, before_id=4)) == [2]
+    assert ids(path, Filter(direction=Direction.OUT, states=frozenset((State.QUEUED,)))) == [4]
+    assert ids(path, Filter(direction=Direction.IN, states=frozenset((State.QUEUED,)))) == []
+
+
+def test_what_goes_to_a_remote_is_found_by_its_url(path: Path) -> None:
+    namesake = an_entry(3, channel=REMOTE)
+    fill(path, an_entry(1), an_outbound(2), namesake, an_outbound(4, channel="mllp://other:1"))
+
+    assert ids(path, Filter(channel=REMOTE)) == [3, 2]
+    assert ids(path, Filter(channel=REMOTE, direction=Direction.OUT)) == [2]
+    assert ids(path, Filter(channel=REMOTE, control_id="M2")) == [2]
+    assert channels(path) == ["adt", REMOTE, "mllp://other:1"]
+
+
+def test_a_file_that_nobody_has_migrated_so_far_is_read_as_it_is(path: Path) -> None:
+    of_version_1(path, [State.PROCESSED, State.QUEUED])
+    before = path.read_bytes()
+
+    assert ids(path, EVERYTHING) == [2, 1]
+    assert ids(path, Filter(direction=Direction.IN, states=frozenset((State.QUEUED,)))) == [2]
     assert ids(path, Filter(direction=Direction.OUT)) == []
-    assert ids(path, Filter(direction=Direction.IN)) == [1]
+    found = ledger.message(path, 2)
+    assert found is not None
+    assert (found.entry.direction, found.entry.callback, found.body) == (Direction.IN, "", b"body 2")
+    assert path.read_bytes() == before
 
 
 def test_no_state_finds_nothing(path: Path) -> None:
@@ -242,12 +294,13 @@ class TestTime:
 _STATES = st.sampled_from(State)
 _MESSAGES = st.lists(
     st.builds(
-        lambda channel, state, control_id, kind, step: (channel, state, control_id, kind, step),
+        lambda channel, state, control_id, kind, step, way: (channel, state, control_id, kind, step, way),
         st.sampled_from(["adt", "lab", "é"]),
         _STATES,
         st.sampled_from([b"", b"A1", b"A2", b"B", b"\xff\xff"]),
         st.sampled_from([b"ADT^A01", b"ADT^A08", b"ORU^R01"]),
         st.integers(0, 3 * HOUR_MS),
+        st.sampled_from(Direction),
     ),
     max_size=40,
 )
@@ -255,6 +308,7 @@ _FILTERS = st.builds(
     Filter,
     channel=st.sampled_from([None, "adt", "é", "none"]),
     states=st.none() | st.frozensets(_STATES),
+    direction=st.none() | st.sampled_from(Direction),
     since_ms=st.none() | st.integers(T0, T0 + 60 * HOUR_MS),
     until_ms=st.none() | st.integers(T0, T0 + 60 * HOUR_MS),
     control_id=st.sampled_from(["", "A1", "A*", "*"]),
@@ -269,6 +323,7 @@ def fits(entry: Entry, wanted: Filter) -> bool:
     return (
         (wanted.channel is None or entry.channel == wanted.channel)
         and (wanted.states is None or entry.state in wanted.states)
+        and (wanted.direction is None or entry.direction is wanted.direction)
         and (wanted.since_ms is None or entry.received_ms >= wanted.since_ms)
         and (wanted.until_ms is None or entry.received_ms < wanted.until_ms)
         and (
@@ -282,16 +337,18 @@ def fits(entry: Entry, wanted: Filter) -> bool:
 
 @given(_MESSAGES, st.lists(_FILTERS, min_size=1, max_size=12))
 def test_a_search_finds_what_looking_at_every_message_would(
-    tmp_path_factory: pytest.TempPathFactory, told_of: list[tuple[str, State, bytes, bytes, int]], asked: list[Filter]
+    tmp_path_factory: pytest.TempPathFactory,
+    told_of: list[tuple[str, State, bytes, bytes, int, Direction]],
+    asked: list[Filter],
 ) -> None:
     path = tmp_path_factory.mktemp("ledger") / "spool.db"
     held = []
     moment = T0
-    for number, (channel, state, control_id, kind, step) in enumerate(told_of, 3):
+    for number, (channel, state, control_id, kind, step, way) in enumerate(told_of, 3):
         moment += step
         came = moment - (HOUR_MS if number % 7 == 0 else 0)  # a clock that is set back, and forth again
         kept = an_entry(number, channel=channel, state=state, control_id=control_id, message_type=kind)
-        held.append(replace(kept, received_ms=came))
+        held.append(replace(kept, received_ms=came, direction=way))
     fill(path, *held)
 
     for wanted in asked:
@@ -361,7 +418,21 @@ def test_what_an_index_knows_is_not_searched_for(path: Path) -> None:
     assert steps(path, Filter(limit=50, before_id=100)) < 10
     assert steps(path, Filter(since_ms=T0 + 19_990 * 60_000)) < 10
     assert steps(path, Filter(until_ms=T0 + 10 * 60_000)) < 10
+    assert steps(path, Filter(direction=Direction.OUT)) <= everything
     assert channels(path) == ["adt"]
+
+
+def test_what_waits_to_go_out_is_not_searched_for_among_what_came_in(path: Path) -> None:
+    fill(
+        path,
+        *(an_entry(number, state=State.QUEUED) for number in range(1, 20_000)),
+        an_outbound(20_000, state=State.QUEUED),
+        *(an_entry(number, state=State.QUEUED) for number in range(20_001, 40_000)),
+    )
+
+    assert ids(path, Filter(direction=Direction.OUT, states=frozenset((State.QUEUED,)))) == [20_000]
+    assert steps(path, Filter(direction=Direction.OUT, states=frozenset((State.QUEUED,)))) < 10
+    assert steps(path, Filter(channel=REMOTE, states=frozenset((State.QUEUED, State.INFLIGHT)))) < 10
 
 
 def test_the_channels_and_the_span_of_what_is_held(path: Path) -> None:

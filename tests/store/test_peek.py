@@ -6,11 +6,11 @@ from pathlib import Path
 
 import apsw
 import pytest
-from store_disk import Told, conclude, message, running, settled, store
+from store_disk import REMOTE, Told, conclude, message, of_version_1, outbound, running, settled, store
 
 from agent.errors import StoreError
-from agent.store.peek import read_status
-from agent.store.row import State
+from agent.store.peek import counts_by_direction, read_status
+from agent.store.row import Direction, State
 from agent.store.sqlite import SCHEMA_VERSION, SpoolTooNew, SpoolTrouble, open_sound
 
 
@@ -53,10 +53,37 @@ async def test_a_channel_with_nothing_to_deliver_has_no_age(path: Path, told: To
     assert read_status(path)["channels"] == {"adt": {"queued": 0, "oldestQueuedSeconds": None}}
 
 
+async def test_what_goes_out_is_told_by_remote_and_counted_with_the_rest(path: Path, told: Told) -> None:
+    async with running(path, told) as spool:
+        rows = [message(spool), outbound(spool), outbound(spool), message(spool, channel=REMOTE)]
+        await store(spool, told, *rows)
+        conclude(spool, rows[2], State.FAILED)
+        await settled(spool)
+        status = read_status(path)
+        reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        by_direction = counts_by_direction(reader)
+        reader.close()
+    assert (status["countsByState"]["queued"], status["countsByState"]["failed"]) == (3, 1)
+    assert {name: facts["queued"] for name, facts in status["channels"].items()} == {"adt": 1, REMOTE: 1}
+    assert {name: facts["queued"] for name, facts in status["remotes"].items()} == {REMOTE: 1}
+    assert status["remotes"][REMOTE]["oldestQueuedSeconds"] > 0
+    assert by_direction[Direction.OUT] == {REMOTE: {State.QUEUED: 1, State.FAILED: 1}}
+
+
+def test_a_file_that_nobody_has_migrated_so_far_is_read_as_it_is(path: Path) -> None:
+    of_version_1(path, [State.QUEUED, State.HELD])
+    before = content(path)
+    status = read_status(path)
+    assert (status["countsByState"]["queued"], status["countsByState"]["held"]) == (1, 1)
+    assert status["channels"]["adt"]["queued"] == 1
+    assert status["remotes"] == {}
+    assert content(path) == before
+
+
 def test_a_message_from_the_future_is_not_older_than_nothing(path: Path) -> None:
     connection = open_sound(path)
-    connection.execute("INSERT INTO message VALUES(1,'adt','',x'',x'',x'',99999999999999,NULL,0,x'')")
-    connection.execute("INSERT INTO delivery VALUES(1,0,0,0,0,0,NULL,NULL,'','',NULL,'adt')")
+    connection.execute("INSERT INTO message VALUES(1,'adt','',x'',x'',x'',99999999999999,NULL,0,x'',0,'')")
+    connection.execute("INSERT INTO delivery VALUES(1,0,0,0,0,0,NULL,NULL,'','',NULL,'adt',0)")
     connection.close()
     assert read_status(path)["channels"]["adt"]["oldestQueuedSeconds"] == 0
 
@@ -70,7 +97,7 @@ def test_without_a_file_it_says_what_to_do(path: Path) -> None:
 
 def test_a_file_that_was_only_just_created_is_empty(path: Path) -> None:
     path.touch()
-    assert read_status(path)["channels"] == {}
+    assert read_status(path)["channels"] == read_status(path)["remotes"] == {}
 
 
 @pytest.mark.parametrize("damaged", [b"no database at all" * 500, b"SQLite format 3\0" + b"\xa5" * 9000])
@@ -95,7 +122,7 @@ def test_states_that_nobody_knows_are_damage_not_a_crash(path: Path) -> None:
     connection.close()
     path.unlink(missing_ok=True)
     connection = open_sound(path)
-    connection.execute("INSERT INTO delivery VALUES(1,77,0,0,0,0,NULL,NULL,'','',NULL,'adt')")
+    connection.execute("INSERT INTO delivery VALUES(1,77,0,0,0,0,NULL,NULL,'','',NULL,'adt',0)")
     connection.close()
     with pytest.raises(SpoolTrouble):
         read_status(path)

@@ -7,19 +7,22 @@ import time
 from pathlib import Path
 
 import apsw
+import pytest
 from store_disk import Disk, Told, conclude, message, on_disk, running, settled, store
 
 from agent.store.retention import RetentionPolicy, sweep
-from agent.store.row import Row, State
+from agent.store.row import Direction, Row, State
 from agent.store.spool import Spool
 
 DAY_MS = 86_400_000
 
 
-async def ended(spool: Spool, told: Told, *states: State, size_bytes: int = 100) -> list[Row]:
+async def ended(
+    spool: Spool, told: Told, *states: State, size_bytes: int = 100, direction: Direction = Direction.IN
+) -> list[Row]:
     """Messages that came to these states."""
     begun = [State.QUEUED if state is State.QUEUED else State.INFLIGHT for state in states]
-    rows = [message(spool, body=b"x" * size_bytes, state=state) for state in begun]
+    rows = [message(spool, body=b"x" * size_bytes, state=state, direction=direction) for state in begun]
     await store(spool, told, *rows)
     for row, state in zip(rows, states, strict=True):
         if state.finished:
@@ -38,9 +41,10 @@ async def age(spool: Spool, days: float) -> None:
     await spool.perform(work)
 
 
-async def test_history_goes_by_age_and_errors_much_later(path: Path, told: Told) -> None:
+@pytest.mark.parametrize("direction", Direction)
+async def test_history_goes_by_age_and_errors_much_later(path: Path, told: Told, direction: Direction) -> None:
     async with running(path, told) as spool:
-        rows = await ended(spool, told, *State)
+        rows = await ended(spool, told, *State, direction=direction)
         await age(spool, 8)
         swept = await sweep(spool, RetentionPolicy(days=7, errored_days=90))
         assert (swept.deleted, swept.error) == (1, "")
@@ -68,6 +72,20 @@ async def test_by_size_the_oldest_processed_go_first_then_errors_and_never_what_
         await sweep(spool, RetentionPolicy(max_mb=0.0))
         assert set(on_disk(path)) == {row.id for row in rows[250:]}
         assert {s: n for s, n in spool.tally.by_state.items() if n} == {State.QUEUED: 50}
+
+
+async def test_by_size_the_oldest_go_first_whichever_their_way(path: Path, told: Told) -> None:
+    async with running(path, told) as spool:
+        for _ in range(2):
+            for direction in Direction:
+                await ended(spool, told, *[State.PROCESSED] * 50, size_bytes=10_000, direction=direction)
+        waiting = await ended(spool, told, State.QUEUED, size_bytes=10_000, direction=Direction.OUT)
+        await sweep(spool, RetentionPolicy(max_mb=1.2))
+        left = sorted(on_disk(path))
+        assert 50 < len(left) < 130
+        assert left == list(range(waiting[0].id - len(left) + 1, waiting[0].id + 1))
+        await sweep(spool, RetentionPolicy(max_mb=0.0))
+        assert on_disk(path) == {waiting[0].id: State.QUEUED}
 
 
 async def test_space_goes_back_to_the_disk(path: Path, told: Told) -> None:

@@ -7,11 +7,24 @@ from pathlib import Path
 
 import apsw
 import pytest
-from store_disk import Told, conclude, message, on_disk, running, settled, store, until_durable
+from store_disk import (
+    REMOTE,
+    Told,
+    conclude,
+    message,
+    of_version_1,
+    on_disk,
+    outbound,
+    running,
+    settled,
+    store,
+    until_durable,
+)
 
-from agent.store.row import State, Trouble
+from agent.store.row import AckState, Direction, Row, State, Trouble
 from agent.store.salvage import finish_swap, open_spool, sound
-from agent.store.sqlite import SpoolTrouble, open_sound
+from agent.store.shelf import Shelf
+from agent.store.sqlite import SpoolTrouble, fetch, open_sound
 
 PAGE = 4096
 ROWS = 600
@@ -103,7 +116,7 @@ def test_messages_whose_state_is_lost_are_held_for_a_person(path: Path, filled: 
     assert all(state in (State.QUEUED, State.HELD) for state in found.values())
 
 
-@pytest.mark.parametrize("index", ["delivery_open", "message_by_control"])
+@pytest.mark.parametrize("index", ["open_delivery", "message_by_control"])
 def test_a_lost_index_costs_nothing(path: Path, filled: list[int], index: str) -> None:
     ruin(path, root_of(path, index))
     connection, aside = open_spool(path, suspect=True)
@@ -120,6 +133,116 @@ def test_a_lost_first_page_costs_nothing(path: Path, filled: list[int]) -> None:
     assert (aside.rescued, aside.complete) == (len(filled), True)
     assert sorted(p.name for p in path.parent.iterdir()) == ["spool.damaged-1.db", "spool.db"]
     assert open_waiting(path) == set(filled)
+
+
+# ---- what goes out is carried over like what came in
+
+
+@pytest.fixture
+async def with_outbound(path: Path, told: Told) -> list[Row]:
+    """Undelivered messages to a remote in a closed spool of about 300 pages; the server waits for every second one."""
+    async with running(path, told) as spool:
+        rows = [
+            outbound(spool, callback="" if number % 2 else f"callback-{number}", body=b"MSH|^~\\&|" + b"x" * 900)
+            for number in range(ROWS // 2)
+        ]
+        await store(spool, told, *rows)
+        rows[0].state, rows[0].attempts = State.INFLIGHT, 3
+        rows[0].reason = "the remote could not be reached"
+        spool.settle(rows[0])
+        await settled(spool)
+    return rows
+
+
+def carried_over(path: Path) -> dict[int, Row]:
+    shelf = Shelf(path)
+    try:
+        found = [shelf.get(row_id, Direction.OUT) for row_id in on_disk(path)]
+    finally:
+        shelf.close()
+    return {row.id: row for row in found if row is not None}
+
+
+def told_of(row: Row) -> tuple[object, ...]:
+    return (
+        *(row.channel, row.remote, row.order_key, row.control_id, row.message_type, row.received_ms, row.body, row.seq),
+        *(row.repeat, row.direction, row.callback, row.state, row.ack, row.attempts, row.ambiguous, row.due_ms),
+        *(row.status, row.ack_code, row.reason, row.answer),
+    )
+
+
+def test_what_goes_out_is_carried_over_with_all_that_is_known_of_it(path: Path, with_outbound: list[Row]) -> None:
+    ruin(path, root_of(path, "open_delivery"))
+    connection, aside = open_spool(path, suspect=True)
+    by_delivery = fetch(connection, "SELECT DISTINCT direction, channel FROM delivery")
+    connection.close()
+    assert aside is not None
+    assert {row_id: told_of(row) for row_id, row in carried_over(path).items()} == {
+        row.id: told_of(row) for row in with_outbound
+    }
+    assert by_delivery == [(Direction.OUT, REMOTE)]
+
+
+def test_what_goes_out_and_whose_state_is_lost_is_held_for_a_person(path: Path, with_outbound: list[Row]) -> None:
+    ruin(path, leaf_of(path, "delivery"))
+    connection, aside = open_spool(path, suspect=True)
+    connection.close()
+    assert aside is not None
+    found = carried_over(path)
+    assert found.keys() == {row.id for row in with_outbound}
+    held = [row for row in found.values() if row.state is State.HELD]
+    assert held
+    assert all(row.ambiguous and row.reason for row in held)
+    assert {row.ack for row in held if row.callback} == {AckState.UNDELIVERED}
+    assert {row.ack for row in held if not row.callback} == {AckState.NOT_OWED}
+
+
+async def test_what_goes_out_and_is_in_memory_reaches_the_new_file(path: Path, told: Told, filled: list[int]) -> None:
+    async with running(path, told) as spool:
+        twice = [outbound(spool, b"SAME"), outbound(spool, b"SAME", callback=""), message(spool, b"SAME")]
+        set_aside = outbound(spool, b"ASIDE")
+        await store(spool, told, *twice, set_aside)
+        spool.forget(set_aside)  # it waits in the file alone
+        await spool.perform(_lose_the_newest)
+        ruin_live(path)
+        spool.queued("adt", 0, limit=ROWS, limit_bytes=1 << 30)
+        await told.until(lambda: told.health and told.health[-1] is None)
+
+        found = carried_over(path)
+        assert {row_id: told_of(row) for row_id, row in found.items()} == {row.id: told_of(row) for row in twice[:2]}
+        assert on_disk(path)[twice[2].id] is State.QUEUED
+        assert spool.tally.open_to == {REMOTE: 2}
+        page = spool.queued(REMOTE, 0, limit=9, limit_bytes=1 << 20, direction=Direction.OUT)
+        assert [row.id for row in page] == [row.id for row in twice[:2]]
+
+
+# ---- a file of the first version
+
+
+@pytest.mark.parametrize("damage", ["first page", "index", "message"])
+def test_a_damaged_file_of_the_first_version_is_carried_over_too(path: Path, damage: str) -> None:
+    of_version_1(path, [State.QUEUED, State.PROCESSED, State.INFLIGHT] * 200, body=b"x" * 900)
+    page = {"first page": 1, "index": root_of(path, "delivery_open"), "message": leaf_of(path, "message")}[damage]
+    ruin(path, page)
+    before = path.read_bytes()
+    connection, aside = open_spool(path, suspect=damage != "first page")
+    version = connection.pragma("user_version")
+    connection.close()
+
+    assert aside is not None
+    assert aside.path.read_bytes() == before
+    assert version == 2
+    lost = 400 - len(open_waiting(path))
+    assert lost <= 4 if damage == "message" else lost == 0
+    assert carried_over(path) == {}
+
+
+def test_a_sound_file_of_the_first_version_is_not_suspected_for_its_age(path: Path) -> None:
+    of_version_1(path, [State.QUEUED] * 20)
+    connection, aside = open_spool(path, suspect=True)
+    connection.close()
+    assert aside is None
+    assert len(open_waiting(path)) == 20
 
 
 def test_a_file_that_is_no_database_is_set_aside(path: Path) -> None:
@@ -154,7 +277,7 @@ def test_a_second_damaged_file_gets_a_name_of_its_own(path: Path) -> None:
 async def test_damage_that_a_start_meets_is_set_aside_before_anything_is_accepted(
     path: Path, told: Told, filled: list[int]
 ) -> None:
-    ruin(path, root_of(path, "delivery_open"))
+    ruin(path, root_of(path, "open_delivery"))
     async with running(path, told) as spool:
         assert spool.set_aside is not None
         assert spool.trouble is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,10 @@ import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_disk import Told, conclude, message, running, settled, store
+from store_disk import REMOTE, Told, conclude, message, outbound, running, settled, store
 
 from agent.store.batch import restore
-from agent.store.row import AckState, Repeat, Row, State, Trouble
+from agent.store.row import AckState, Direction, Repeat, Row, State, Trouble
 from agent.store.shelf import Shelf, survey
 from agent.store.sqlite import SpoolTrouble, fetch, open_sound
 
@@ -62,20 +63,86 @@ async def test_control_ids_come_in_pages_each_after_the_last(path: Path, told: T
         assert found == [("adt", name) for name in names] + [("lab", name) for name in names]
 
 
+_OPEN = "open_delivery (direction=?"
+
+
+@pytest.mark.parametrize("direction", list(Direction))
 @pytest.mark.parametrize(
-    ("sql", "table"),
+    ("ask", "led_by"),
     [
-        ("SELECT id FROM delivery d WHERE d.state<10 AND d.channel=? AND d.state=0 AND d.id>?", "delivery_open"),
-        ("SELECT DISTINCT channel FROM delivery WHERE state<10", "delivery_open"),
-        ("SELECT channel, control_id FROM message WHERE control_id<>x'' AND (channel, control_id)>(?,?)", "message_by"),
+        (
+            lambda shelf, way: shelf.queued("a", 1, limit=9, limit_bytes=9, direction=way),
+            [f"d USING INDEX {_OPEN} AND channel=? AND state=? AND id>?)"],
+        ),
+        (lambda shelf, way: shelf.interrupted("a", way), [f"d USING INDEX {_OPEN} AND channel=? AND state=?)"]),
+        (lambda shelf, way: shelf.newest("a", b"1", way), ["m USING INDEX message_by_control (channel=? AND "]),
+        (lambda shelf, way: shelf.get(1, way), ["m USING INTEGER PRIMARY KEY"]),
+        (
+            lambda shelf, way: shelf.open_channels(way),
+            [f"d USING COVERING INDEX {_OPEN}", f"d USING COVERING INDEX {_OPEN} AND channel>?)"],
+        ),
+        (lambda shelf, _: shelf.control_ids(("a", b""), 9), ["message USING COVERING INDEX message_by_control ("]),
     ],
+    ids=["queued", "interrupted", "newest", "get", "open_channels", "control_ids"],
 )
-def test_what_is_asked_often_is_answered_by_an_index_alone(path: Path, sql: str, table: str) -> None:
+def test_every_query_finds_its_rows_by_an_index(
+    path: Path, ask: Callable[[Shelf, Direction], object], led_by: list[str], direction: Direction
+) -> None:
+    """One index leads to the rows, and nothing is sorted; the other table is reached by the number of the row."""
     connection = open_sound(path)
-    values = ("a", 1) if sql.count("?") == 2 else ("a", b"1") if "(?,?)" in sql else ()
-    plan = " ".join(str(step[3]) for step in fetch(connection, "EXPLAIN QUERY PLAN " + sql, values))
+    for row_id in (1, 2):
+        row = Row(row_id, "a", "", b"", b"1", b"", 0, b"", direction=direction)
+        row.kept = State.QUEUED
+        restore(connection, [row])
+    shelf = Shelf(path)
+    asked: list[str] = []
+    shelf.connection.set_exec_trace(lambda _, sql, values: asked.append(sql) or True)
+    ask(shelf, direction)
+    shelf.close()
+    plans = [fetch(connection, f"EXPLAIN QUERY PLAN {sql}", (None,) * sql.count("?")) for sql in asked]
     connection.close()
-    assert f"COVERING INDEX {table}" in plan
+
+    assert len(plans) == len(led_by)
+    for plan, leader in zip(plans, led_by, strict=True):
+        first, *others = (str(step[3]) for step in plan)
+        assert first.startswith(f"SEARCH {leader}")
+        assert all(re.match(r"SEARCH [md] USING INTEGER PRIMARY KEY", other) for other in others)
+
+
+async def test_what_goes_out_and_what_comes_in_are_never_taken_for_each_other(path: Path, told: Told) -> None:
+    """Though a channel has the name of the remote's URL, and the messages one control id."""
+    async with running(path, told) as spool:
+        rows = [
+            message(spool, b"SAME", channel=REMOTE, direction=way, state=state)
+            for state in (State.QUEUED, State.INFLIGHT)
+            for way in Direction
+        ]
+        await store(spool, told, *rows, outbound(spool, to="mllp://other:1"), message(spool, channel="adt"))
+        shelf = spool.shelf
+        for way, queued, interrupted in ((Direction.IN, rows[0], rows[2]), (Direction.OUT, rows[1], rows[3])):
+            page = shelf.queued(REMOTE, 0, limit=9, limit_bytes=1 << 20, direction=way)
+            newest, got = shelf.newest(REMOTE, b"SAME", way), shelf.get(queued.id, way)
+            assert [row.id for row in page] == [queued.id]
+            assert [row.id for row in shelf.interrupted(REMOTE, way)] == [interrupted.id]
+            assert newest is not None
+            assert newest.id == interrupted.id
+            assert got is not None
+            assert (got.id, got.direction) == (queued.id, way)
+        assert shelf.get(rows[1].id) is None
+        assert shelf.open_channels() == ["adt", REMOTE]
+        assert shelf.open_channels(Direction.OUT) == [REMOTE, "mllp://other:1"]
+
+
+async def test_a_channel_or_remote_whose_messages_are_all_finished_is_not_open(path: Path, told: Told) -> None:
+    async with running(path, told) as spool:
+        done = [message(spool, channel=REMOTE), outbound(spool, to="mllp://other:1")]
+        waiting = [outbound(spool), message(spool, channel="")]
+        await store(spool, told, *done, *waiting)
+        for row in done:
+            conclude(spool, row)
+        await settled(spool)
+        assert spool.shelf.open_channels() == [""]
+        assert spool.shelf.open_channels(Direction.OUT) == [REMOTE]
 
 
 async def test_interrupted_rows_come_by_channel_oldest_first(path: Path, told: Told) -> None:
@@ -136,13 +203,29 @@ def test_a_survey_leaves_no_connection_behind(path: Path) -> None:
     ambiguous=st.booleans(),
     status=st.none() | st.integers(0, 999),
     answer=st.none() | st.binary(max_size=50),
+    direction=st.sampled_from(Direction),
+    callback=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
 )
 def test_a_row_comes_back_as_it_was(
     body: bytes, control_id: bytes, order_key: bytes, remote: str, seq: int | None, repeat: Repeat, state: State,
-    ack: AckState, attempts: int, ambiguous: bool, status: int | None, answer: bytes | None,
+    ack: AckState, attempts: int, ambiguous: bool, status: int | None, answer: bytes | None, direction: Direction,
+    callback: str,
 ) -> None:  # fmt: skip
     connection = open_sound(PLACE)
-    row = Row(1, "adt", remote, order_key, control_id, b"ADT^A01", 1, body, seq, repeat)
+    row = Row(
+        1,
+        "adt",
+        remote,
+        order_key,
+        control_id,
+        b"ADT^A01",
+        1,
+        body,
+        seq,
+        repeat,
+        direction=direction,
+        callback=callback,
+    )
     row.state = row.kept = state
     row.ack, row.attempts, row.ambiguous, row.status, row.answer = ack, attempts, ambiguous, status, answer
     row.ack_code, row.reason, row.due_ms = "AA", "because", 7
@@ -150,7 +233,7 @@ def test_a_row_comes_back_as_it_was(
         connection.execute("DELETE FROM message; DELETE FROM delivery")
         restore(connection, [row])
     shelf = Shelf(PLACE)
-    found = shelf.get(1)
+    found = shelf.get(1, direction)
     shelf.close()
     connection.close()
     assert found is not None

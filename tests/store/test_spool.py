@@ -8,9 +8,22 @@ from pathlib import Path
 
 import apsw
 import pytest
-from store_disk import SWIFT, Disk, Told, conclude, message, on_disk, running, settled, store, until_durable
+from store_disk import (
+    REMOTE,
+    SWIFT,
+    Disk,
+    Told,
+    conclude,
+    message,
+    on_disk,
+    outbound,
+    running,
+    settled,
+    store,
+    until_durable,
+)
 
-from agent.store.row import State, Trouble
+from agent.store.row import Direction, State, Trouble
 from agent.store.sqlite import SpoolTrouble
 
 
@@ -126,6 +139,66 @@ async def test_a_row_is_known_in_memory_on_disk_and_after_a_restart(path: Path, 
         again = spool.known("adt", b"SAME")
         assert again is not None
         assert again.body == row.body
+
+
+async def test_a_message_to_a_remote_lives_as_one_to_the_server(path: Path, told: Told) -> None:
+    async with running(path, told) as spool:
+        sent, waiting, nobody_waits = outbound(spool), outbound(spool), outbound(spool, callback="")
+        await store(spool, told, sent, waiting, nobody_waits)
+        sent.state, sent.attempts = State.INFLIGHT, 1
+        spool.claim(sent)
+        await told.until(lambda: told.claimed == [sent])
+        assert on_disk(path)[sent.id] is State.INFLIGHT
+    async with running(path, Told()) as spool:
+        assert spool.shelf.open_channels(Direction.OUT) == [REMOTE]
+        assert (spool.tally.open_to[REMOTE], spool.tally.open_of[REMOTE]) == (3, 0)
+        (interrupted,) = spool.shelf.interrupted(REMOTE, Direction.OUT)
+        conclude(spool, interrupted)
+        await settled(spool)
+        page = spool.queued(REMOTE, sent.id, limit=10, limit_bytes=1 << 20, direction=Direction.OUT)
+        assert [(row.id, row.callback) for row in page] == [(waiting.id, waiting.callback), (nobody_waits.id, "")]
+        assert spool.queued(REMOTE, 0, limit=10, limit_bytes=1 << 20) == []
+        found = spool.shelf.get(sent.id, Direction.OUT)
+        assert found is not None
+        assert (found.body, found.answer, found.remote) == (sent.body, interrupted.answer, sent.remote)
+
+
+async def test_what_goes_out_is_nobody_s_duplicate_in_memory_on_disk_and_after_a_restart(
+    path: Path, told: Told
+) -> None:
+    """Though the channel has the name of the remote's URL."""
+    async with running(path, told) as spool:
+        row, inbound = outbound(spool, b"OUT"), message(spool, b"SAME", channel=REMOTE)
+        spool.put(row)
+        spool.put(inbound)
+        spool.put(outbound(spool, b"SAME"))
+        assert spool.known(REMOTE, b"OUT") is None
+        assert spool.known(REMOTE, b"SAME") is inbound
+        await until_durable(told, [row])
+        conclude(spool, row)
+        await settled(spool)
+        assert spool.known(REMOTE, b"OUT") is None
+    async with running(path, Told()) as spool:
+        assert len(spool.queued(REMOTE, 0, limit=10, limit_bytes=1 << 20, direction=Direction.OUT)) == 1
+        again = spool.known(REMOTE, b"SAME")
+        assert spool.known(REMOTE, b"OUT") is None
+        assert again is not None
+        assert again.id == inbound.id
+
+
+async def test_what_goes_out_is_refused_with_the_rest_when_the_disk_fails(path: Path, disk: Disk, told: Told) -> None:
+    async with running(path, told, disk=disk) as spool:
+        disk.break_()
+        refused = [outbound(spool), message(spool), outbound(spool, callback="")]
+        for row in refused:
+            spool.put(row)
+        await told.until(lambda: told.refused == refused)
+        disk.free()
+        await told.until(lambda: told.health[-1] is None)
+        kept = outbound(spool)
+        await store(spool, told, kept)
+        assert spool.tally.open_to == {REMOTE: 1}
+    assert on_disk(path) == {kept.id: State.QUEUED}
 
 
 async def test_ids_and_the_instance_go_on_after_a_restart(path: Path, told: Told) -> None:

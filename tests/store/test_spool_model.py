@@ -2,7 +2,8 @@
 
 The model knows of each message what was asked of the spool and what the spool has said. From that follows what must be
 on disk at any moment: everything that was told durable, in its last durable state or one that was asked for since;
-nothing that was refused; nothing that nobody put.
+nothing that was refused; nothing that nobody put. Messages to remotes live among those to the server, under the same
+names and ids, and neither kind is ever taken for the other.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from store_disk import SWIFT, Disk, Told, conclude, crashes_of_the_loop, message, on_disk, settled
+from store_disk import REMOTE, SWIFT, Disk, Told, conclude, crashes_of_the_loop, message, on_disk, settled
 
 from agent.store.retention import RetentionPolicy, sweep
-from agent.store.row import Row, State
+from agent.store.row import Direction, Row, State
 from agent.store.spool import Spool
 
 NOTHING_FINISHED = RetentionPolicy(days=-1, errored_days=-1)
-CHANNELS = st.sampled_from(["adt", "lab"])
+CHANNELS = st.sampled_from(["adt", REMOTE])  # a channel may have the name of a remote, if it must
+DIRECTIONS = st.sampled_from(Direction)
 CONTROL_IDS = st.sampled_from([b"A", b"B", b"C", b""])
 FATES = st.sampled_from([State.PROCESSED, State.REJECTED, State.FAILED, State.HELD])
 WHICH = st.integers(min_value=0)
@@ -107,12 +109,18 @@ class SpoolMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.go(self.quiet())
 
-    @rule(channel=CHANNELS, control_id=CONTROL_IDS, at_once=st.booleans(), numbered=st.booleans())
-    def a_message_comes(self, channel: str, control_id: bytes, at_once: bool, numbered: bool) -> None:
+    @rule(channel=CHANNELS, control_id=CONTROL_IDS, at_once=st.booleans(), numbered=st.booleans(), direction=DIRECTIONS)
+    def a_message_comes(
+        self, channel: str, control_id: bytes, at_once: bool, numbered: bool, direction: Direction
+    ) -> None:
         async def work() -> None:
-            seq = self.spool.next_sequence(channel) if numbered else None
+            inbound = direction is Direction.IN
+            seq = self.spool.next_sequence(channel) if numbered and inbound else None
             state = State.INFLIGHT if at_once else State.QUEUED
-            row = message(self.spool, control_id, channel=channel, state=state, seq=seq)
+            callback = "" if inbound else f"callback-{self.highest}"
+            row = message(
+                self.spool, control_id, channel=channel, state=state, seq=seq, direction=direction, callback=callback
+            )
             assert row.id not in self.rows
             self.rows[row.id] = row
             self.spool.put(row)
@@ -183,26 +191,34 @@ class SpoolMachine(RuleBasedStateMachine):
         self.check(found)
         tally = Counter(found.values())
         assert {state: n for state, n in self.spool.tally.by_state.items() if n} == tally
-        open_of = Counter(self.rows[i].channel for i, state in found.items() if not state.finished)
-        assert {name: n for name, n in self.spool.tally.open_of.items() if n} == open_of
+        for direction, counted in ((Direction.IN, self.spool.tally.open_of), (Direction.OUT, self.spool.tally.open_to)):
+            rows = [self.rows[row_id] for row_id, state in found.items() if not state.finished]
+            waiting = Counter(row.channel for row in rows if row.direction is direction)
+            assert {name: n for name, n in counted.items() if n} == waiting
+            assert self.spool.shelf.open_channels(direction) == sorted(waiting)
         assert self.spool.uncommitted_bytes == 0
 
     @precondition(lambda self: not self.sick)
-    @rule(channel=CHANNELS, limit=st.integers(1, 3))
-    def a_backlog_is_read_in_pages(self, channel: str, limit: int) -> None:
+    @rule(channel=CHANNELS, limit=st.integers(1, 3), direction=DIRECTIONS)
+    def a_backlog_is_read_in_pages(self, channel: str, limit: int, direction: Direction) -> None:
         self.everything_comes_to_rest()
         read: list[int] = []
-        while page := self.spool.queued(channel, read[-1] if read else 0, limit=limit, limit_bytes=1 << 20):
+        while page := self.spool.queued(
+            channel, read[-1] if read else 0, limit=limit, limit_bytes=1 << 20, direction=direction
+        ):
             assert len(page) <= limit
             read += [row.id for row in page]
-        waiting = [row.id for row in self.rows.values() if row.channel == channel and row.state is State.QUEUED]
-        assert read == sorted(waiting)
+        mine = [row for row in self.rows.values() if (row.channel, row.direction) == (channel, direction)]
+        assert read == sorted(row.id for row in mine if row.state is State.QUEUED)
+        interrupted = [row.id for row in self.spool.shelf.interrupted(channel, direction)]
+        assert interrupted == sorted(row.id for row in mine if row.state is State.INFLIGHT)
 
     @precondition(lambda self: not self.sick)
     @rule(channel=CHANNELS, control_id=st.sampled_from([b"A", b"B", b"C"]))
     def a_repetition_is_known(self, channel: str, control_id: bytes) -> None:
         self.everything_comes_to_rest()
-        same = [row.id for row in self.rows.values() if (row.channel, row.control_id) == (channel, control_id)]
+        inbound = [row for row in self.rows.values() if row.direction is Direction.IN]
+        same = [row.id for row in inbound if (row.channel, row.control_id) == (channel, control_id)]
         known = self.spool.known(channel, control_id)
         assert (known.id if known is not None else 0) == max(same, default=0)
 
@@ -251,9 +267,10 @@ class SpoolMachine(RuleBasedStateMachine):
         self.rows = {row_id: row for row_id, row in self.rows.items() if row_id in found}
         self.go(self.start())
         for row_id, state in found.items():
-            stored = self.spool.shelf.get(row_id)
+            put = self.rows[row_id]
+            stored = self.spool.shelf.get(row_id, put.direction)
             assert stored is not None
-            assert (stored.body, stored.channel) == (self.rows[row_id].body, self.rows[row_id].channel)
+            assert (stored.body, stored.channel, stored.callback) == (put.body, put.channel, put.callback)
             self.rows[row_id] = stored
             self.allowed[row_id] = {state}
         self.refused.clear()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
-from store_disk import Disk, Room
+from store_disk import Disk, Room, of_version_1
 
-from agent.store.row import Trouble
+from agent.store.row import Direction, Row, State, Trouble
+from agent.store.shelf import Shelf
 from agent.store.sqlite import (
     SCHEMA_VERSION,
     NotASpool,
@@ -21,6 +25,7 @@ from agent.store.sqlite import (
     connect,
     connect_reader,
     fetch,
+    for_schema,
     low_on_space,
     open_sound,
     remedy,
@@ -108,6 +113,117 @@ def test_a_migration_that_fails_leaves_nothing_behind(path: Path, disk: Disk) ->
     connection = open_sound(path, vfs=disk.vfs)
     assert fetch(connection, "SELECT count(*) FROM message") == [(0,)]
     connection.close()
+
+
+def test_a_file_of_the_first_version_keeps_everything_and_is_of_this_one_afterwards(path: Path) -> None:
+    of_version_1(path, State)
+    before = contents(path)
+    open_sound(path).close()
+
+    after = contents(path)
+    assert version(path) == SCHEMA_VERSION
+    assert after["message"] == [(*row, Direction.IN, "") for row in before["message"]]
+    assert after["delivery"] == [(*row, Direction.IN) for row in before["delivery"]]
+    assert after["meta"] == before["meta"]
+
+
+def test_a_file_that_was_migrated_is_laid_out_as_a_new_one(path: Path) -> None:
+    of_version_1(path, [State.QUEUED])
+    open_sound(path).close()
+    open_sound(path.with_name("new.db")).close()
+
+    of_version_1(path.with_name("old.db"), [])
+
+    def layout(file: Path) -> dict[str, tuple[int, str]]:
+        found = read(file, "SELECT name, rootpage, sql FROM sqlite_schema")
+        return {name: (root, " ".join(sql.split())) for name, root, sql in found}
+
+    migrated, new, old = (layout(file) for file in (path, path.with_name("new.db"), path.with_name("old.db")))
+    assert migrated == new
+    assert {root: sql.split("(")[0] for root, sql in migrated.values()} == {
+        root: sql.split("(")[0].replace("INDEX delivery_open ON", "INDEX open_delivery ON")
+        for root, sql in old.values()
+    }
+
+
+def test_a_migration_writes_no_message_anew_however_many_the_file_holds(path: Path, disk: Disk) -> None:
+    of_version_1(path, [State.PROCESSED] * 10_000 + [State.QUEUED] * 10, body=b"x" * 500)
+    pages = path.stat().st_size // 4096
+    written: list[None] = []
+    disk.after_write = partial(written.append, None)
+    open_sound(path, vfs=disk.vfs).close()
+
+    assert pages > 1_000
+    assert len(written) < 40  # each page that changed, twice: into the log, and from there into the file
+    assert version(path) == SCHEMA_VERSION
+
+
+def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_version_or_the_new_one(path: Path, disk: Disk) -> None:
+    states = list(State)
+    of_version_1(path, states)
+    graves: list[Path] = []
+
+    def kill() -> None:
+        """Its files as they are at this moment are what the next start finds."""
+        grave = path.with_name(f"life-{len(graves)}") / path.name
+        grave.parent.mkdir()
+        for suffix in ("", "-wal"):
+            if (part := path.with_name(path.name + suffix)).exists():
+                shutil.copy(part, grave.with_name(part.name))
+        graves.append(grave)
+
+    disk.after_write = kill
+    open_sound(path, vfs=disk.vfs).close()
+
+    met = set()
+    for grave in graves:
+        found = version(grave)
+        met.add(found)
+        columns = [len(read(grave, f"SELECT * FROM {table}")[0]) for table in ("message", "delivery")]
+        assert columns == {1: [10, 12], 2: [12, 13]}[found]
+        open_sound(grave).close()
+        assert version(grave) == SCHEMA_VERSION
+        assert [state for _, state in read(grave, "SELECT id, state FROM delivery ORDER BY id")] == states
+        assert len(read(grave, "SELECT * FROM message")) == len(states)
+    assert met == {1, 2}
+
+
+def test_the_version_before_this_one_is_read_as_the_migration_would_make_it(path: Path) -> None:
+    of_version_1(path, [State.QUEUED, State.HELD])
+    shelf = Shelf(path)
+    unmigrated = list(shelf.open_range(0, 99)), shelf.alone(2), shelf.get(1, Direction.OUT)
+    shelf.close()
+    open_sound(path).close()
+    shelf = Shelf(path)
+    migrated = list(shelf.open_range(0, 99)), shelf.alone(2), shelf.get(1, Direction.OUT)
+    shelf.close()
+
+    assert [[facts(row) for row in rows] for rows, _, _ in (unmigrated, migrated)] == [[(1, 0, "", b"body 1")]] * 2
+    assert facts(unmigrated[1]) == facts(migrated[1]) == (2, 0, "", b"body 2")
+    assert (unmigrated[2], migrated[2]) == (None, None)
+    assert for_schema("SELECT d.direction", SCHEMA_VERSION) == "SELECT d.direction"
+
+
+def facts(row: Row | None) -> tuple[object, ...]:
+    assert row is not None
+    return row.id, row.direction, row.callback, row.body
+
+
+def read(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    """By a stranger's eyes."""
+    connection = apsw.Connection(str(path))
+    try:
+        return fetch(connection, sql)
+    finally:
+        connection.close()
+
+
+def version(path: Path) -> int:
+    return int(read(path, "PRAGMA user_version")[0][0])
+
+
+def contents(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: read(path, f"SELECT * FROM {table} ORDER BY 1") for table in ("message", "delivery", "meta")}
 
 
 def test_a_reader_cannot_write(path: Path) -> None:
