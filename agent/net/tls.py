@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,6 +38,41 @@ def client_context(ca_file: Path | None = None) -> ssl.SSLContext:
         text = f"the CA file {ca_file} cannot be used: {why}"
         raise ConfigError([Finding("tls.ca-file", Severity.ERROR, text, remedy, "server.ca_file")])
     return context
+
+
+def _line_context() -> ssl.SSLContext:
+    """As `client_context`, for many short connections: where the host's authorities are one file, it is read once, and
+    not for each of them, which takes tens of milliseconds."""
+    if _bundle() is None:
+        return client_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_default_certs()
+    return context
+
+
+def _bundle() -> Path | None:
+    """The file of the host's authorities; None where they are kept otherwise."""
+    if sys.platform in ("win32", "darwin"):
+        return None
+    cafile = ssl.get_default_verify_paths().cafile
+    return None if cafile is None else Path(cafile)
+
+
+class HostTrust:
+    """The authorities that this host trusts, for connections on which we show no certificate."""
+
+    def __init__(self) -> None:
+        self._seen: object = None
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For connections that begin from here on."""
+        seen = _look(_bundle())
+        if self._context is None or seen != self._seen:
+            self._seen, self._context = seen, _line_context()
+        return self._context
 
 
 def _server_context() -> ssl.SSLContext:
@@ -84,7 +120,7 @@ class Identity:
     @classmethod
     def load(cls, spec: TlsSpec, *, dials: bool) -> Identity:
         """Read the files. `dials`: we are the client. Raises ConfigError with all that is wrong, but for dates."""
-        seen = _look(spec)  # before they are read: a change in between is noticed later, not never
+        seen = _look(*_files_of(spec, dials=dials))  # before they are read: a change meanwhile is noticed, if later
         return cls(spec, _load(spec, dials=dials), seen, dials=dials)
 
     @property
@@ -100,7 +136,7 @@ class Identity:
     def refresh(self) -> bool:
         """Read the files again if they have changed; whether another context is in use. Files that cannot be used are
         tried each time: certificate and key are seldom replaced in one moment."""
-        seen = _look(self._spec)
+        seen = _look(*_files_of(self._spec, dials=self._dials))
         if seen == self._seen and self._unusable is None:
             return False
         self._seen = seen
@@ -138,10 +174,15 @@ class Identity:
             yield Finding("tls.not-yet-valid", Severity.ERROR, text, remedy, shown)
 
 
-def _look(spec: TlsSpec) -> tuple[object, ...]:
+def _files_of(spec: TlsSpec, *, dials: bool) -> tuple[Path | None, ...]:
+    own = (spec.certificate, spec.key, spec.key_password_file, spec.client_ca)
+    return (*own, _bundle()) if dials else own
+
+
+def _look(*paths: Path | None) -> tuple[object, ...]:
     """What changes when a file is written or replaced, by whatever links lead to it."""
     looks: list[object] = []
-    for path in (spec.certificate, spec.key, spec.key_password_file, spec.client_ca):
+    for path in paths:
         try:
             seen = path.stat() if path is not None else None
         except OSError:
@@ -153,7 +194,7 @@ def _look(spec: TlsSpec) -> tuple[object, ...]:
 def _load(spec: TlsSpec, *, dials: bool) -> _Loaded:
     """Raises ConfigError with everything that is wrong."""
     files = _Files(spec.name)
-    context = client_context() if dials else _server_context()
+    context = _line_context() if dials else _server_context()
     shown: list[tuple[datetime, datetime]] = []
     believed: list[tuple[datetime, datetime]] = []
     if spec.certificate is not None:

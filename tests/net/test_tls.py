@@ -11,7 +11,7 @@ import pytest
 from certificates import TODAY, Authority, Issued
 
 from agent.errors import ConfigError, Finding, Severity
-from agent.net.tls import Identity, client_context
+from agent.net.tls import HostTrust, Identity, client_context
 from agent.net.tlswire import TlsWire
 from agent.spec import TlsSpec
 
@@ -62,6 +62,27 @@ def test_a_ca_file_that_is_missing_or_no_pem_is_named_with_the_remedy(tmp_path: 
             client_context(unfit)
         assert str(unfit) in str(refused.value)
         assert refused.value.findings[0].where == "server.ca_file"
+
+
+def test_the_hosts_authorities_are_read_once_and_again_when_they_change(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(authority.file.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    trust = HostTrust()
+    first = trust.context
+
+    assert trust.context is first
+    assert first.verify_mode is ssl.CERT_REQUIRED
+    assert first.check_hostname
+    assert first.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert len(first.get_ca_certs()) == 1
+
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other")
+    bundle.write_bytes(authority.file.read_bytes() + other.file.read_bytes())
+    assert len(trust.context.get_ca_certs()) == 2
 
 
 # ---- what a channel shows
