@@ -1,6 +1,6 @@
 """What the server wants of this agent, as one complete and checked plan.
 
-Secret: how Agent and Endpoint resources, older names and local defaults become channels.
+Secret: how Agent and Endpoint resources and local defaults become channels.
 Promise: `build_plan` never raises for what the server sent; every problem of every channel is in `findings` at once, a
 channel with an error is left out, and the others stand as if it were not there.
 """
@@ -14,30 +14,27 @@ from typing import Any
 
 from agent.errors import Finding, Severity
 from agent.plan.address import Address, BadAddress, read_address
+from agent.plan.agentwide import AgentSettings, agent_settings, as_parameters
 from agent.plan.lastgood import LastGood, load_last_good, save_last_good
 from agent.plan.line import line_spec
-from agent.plan.options import label, read_agent_settings, read_parameters
+from agent.plan.options import read_agent_settings, read_parameters
+from agent.plan.remote import Remote, read_remote
+from agent.plan.retry import RetryWish
+from agent.plan.subject import Family, Subject, label, strictly
 from agent.protocol.fhir import Agent, AgentChannel, Endpoint
 from agent.settings import ChannelDefaults
-from agent.spec import AckMode, AppAck, BatchAck, ChannelSpec, DuplicateBehavior, RetryMode, RetryPolicy
+from agent.spec import AckMode, AppAck, BatchAck, ChannelSpec, DuplicateBehavior
 
-__all__ = ["AgentSettings", "ConfigPlan", "LastGood", "build_plan", "load_last_good", "save_last_good"]
-
-NORMAL_ATTEMPTS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSettings:
-    """What holds for the whole agent. `log_stats_freq_s` None: off. Retention in days, MB (10^6 bytes) and seconds."""
-
-    keep_alive: bool = False
-    max_clients_per_remote: int = 5
-    log_stats_freq_s: int | None = None
-    queue_retention_days: float = 7.0
-    queue_retention_max_mb: int = 512
-    queue_errored_retention_days: float = 90.0
-    queue_sweep_interval_s: int = 3_600
-    strict: bool = False
+__all__ = [
+    "AgentSettings",
+    "ConfigPlan",
+    "LastGood",
+    "Remote",
+    "build_plan",
+    "load_last_good",
+    "read_remote",
+    "save_last_good",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +60,9 @@ def build_plan(agent: Agent, endpoints: Mapping[str, Endpoint | Finding], defaul
     """
     findings: list[Finding] = []
     values = read_agent_settings(agent, findings)
-    settings = _agent_settings(values)
+    settings = agent_settings(values)
     if settings.strict:
-        findings = [_strict(finding) for finding in findings]
+        findings = [strictly(finding) for finding in findings]
     off = agent.status == "off"
     specs: list[ChannelSpec] = []
     skipped: list[str] = []
@@ -82,54 +79,18 @@ def build_plan(agent: Agent, endpoints: Mapping[str, Endpoint | Finding], defaul
         names.add(channel.name)
         address = _address(channel, endpoint, problems)
         if address is not None:
-            parameters = read_parameters(channel.name, address, problems)
-            spec = _spec(channel, address, {**_as_parameters(values), **parameters}, defaults, problems)
+            parameters = read_parameters(Subject(Family.CHANNEL, channel.name), address, problems)
+            spec = _spec(channel, address, {**as_parameters(values), **parameters}, defaults, problems)
             if not spec.dials:
                 problems += _collisions(channel.name, address, taken)
             if settings.strict:
-                problems = [_strict(finding) for finding in problems]
+                problems = [strictly(finding) for finding in problems]
             if not any(finding.severity is Severity.ERROR for finding in problems):
                 specs.append(spec)
                 if not spec.dials:
                     taken.append((channel.name, address))
         findings += problems
     return ConfigPlan(tuple(specs), settings, tuple(findings), off, tuple(skipped))
-
-
-def _agent_settings(values: Mapping[str, Any]) -> AgentSettings:
-    keep_alive = values.get("keepAlive", False)
-    return AgentSettings(
-        keep_alive=keep_alive,
-        max_clients_per_remote=values.get("maxClientsPerRemote", 1 if keep_alive else 5),
-        log_stats_freq_s=values.get("logStatsFreqSecs") or None,
-        queue_retention_days=values.get("queueRetentionDays", 7.0),
-        queue_retention_max_mb=values.get("queueRetentionMaxMb", 512),
-        queue_errored_retention_days=values.get("queueErroredRetentionDays", 90.0),
-        queue_sweep_interval_s=values.get("queueSweepIntervalSecs", 3_600),
-        strict=values.get("strictConfigValidation", False),
-    )
-
-
-def _as_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Agent-wide settings under the names that an address uses.
-
-    The older names count only without `channelRetryMode`. Guaranteed delivery wins over auto retry: where two switches
-    disagree, no message may be given up.
-    """
-    prefix = "channel"
-    renamed = {
-        name[len(prefix)].lower() + name[len(prefix) + 1 :]: value
-        for name, value in values.items()
-        if name.startswith(prefix)
-    }
-    auto = renamed.pop("autoRetry", None)
-    guaranteed = renamed.pop("guaranteedDelivery", None)
-    if "retryMode" not in renamed:
-        if guaranteed:
-            renamed["retryMode"] = RetryMode.GUARANTEED
-        elif auto is not None or guaranteed is not None:
-            renamed["retryMode"] = RetryMode.NONE if auto is False else RetryMode.NORMAL
-    return renamed
 
 
 def _spec(
@@ -139,14 +100,14 @@ def _spec(
     defaults: ChannelDefaults,
     problems: list[Finding],
 ) -> ChannelSpec:
+    subject = Subject(Family.CHANNEL, channel.name)
     mode: AckMode = values.get("enhanced", AckMode.ORIGINAL)
     if "appLevelAck" in values and mode is not AckMode.ENHANCED:
         text = "appLevelAck has no effect unless enhanced=true"
         remedy = "remove it, or add enhanced=true"
         if mode is AckMode.AUTO:
             text, remedy = "appLevelAck has no effect with enhanced=auto: MSH-16 of each message decides", "remove it"
-        where = f"{label(channel.name)}.appLevelAck"
-        problems.append(Finding("channel.idle-parameter", Severity.INFO, text, remedy, where))
+        problems.append(subject.finding("idle-parameter", Severity.INFO, text, remedy, "appLevelAck"))
     return ChannelSpec(
         name=channel.name,
         address=address.text,
@@ -161,7 +122,7 @@ def _spec(
         order_key=values.get("logicalChannelKey"),
         max_workers=values.get("maxWorkers"),
         duplicates=values.get("duplicateBehavior", DuplicateBehavior.IDEMPOTENT),
-        retry=_retry(channel.name, values, problems),
+        retry=RetryWish.of(values).policy(subject, problems),
         line=line_spec(channel.name, address, values, defaults, problems),
         dials=values.get("mode", False),
         fallback_charset=values.get("invalidBytes"),
@@ -169,27 +130,6 @@ def _spec(
         batch_ack=values.get("batchAck", BatchAck.MESSAGE),
         endpoint=channel.endpoint.reference,
     )
-
-
-def _retry(channel: str, values: Mapping[str, Any], problems: list[Finding]) -> RetryPolicy:
-    mode: RetryMode = values.get("retryMode", RetryMode.GUARANTEED)
-    attempts = {RetryMode.NONE: 1, RetryMode.NORMAL: NORMAL_ATTEMPTS, RetryMode.GUARANTEED: 0}[mode]
-    if mode is not RetryMode.NONE:
-        attempts = values.get("autoRetryMaxAttempts", attempts)
-    base_ms = values.get("autoRetryBaseDelayMs", 1_000)
-    max_ms = values.get("autoRetryMaxDelayMs", max(60_000, base_ms))
-    if max_ms < base_ms:
-        problems.append(
-            Finding(
-                "channel.bad-value",
-                Severity.WARNING,
-                f"the longest delay between tries ({max_ms} ms) is shorter than the first one ({base_ms} ms)",
-                f"raise it; {base_ms} ms hold meanwhile",
-                f"{label(channel)}.autoRetryMaxDelayMs",
-            )
-        )
-        max_ms = base_ms
-    return RetryPolicy(mode, base_ms, max_ms, attempts, values.get("autoRetryBackoffMultiplier", 2.0))
 
 
 def _address(channel: AgentChannel, endpoint: Endpoint | Finding | None, problems: list[Finding]) -> Address | None:
@@ -207,9 +147,10 @@ def _address(channel: AgentChannel, endpoint: Endpoint | Finding | None, problem
         problems.append(Finding("channel.endpoint-missing", Severity.ERROR, text, remedy, where))
         return None
     try:
-        address = read_address(endpoint.address)
+        address = read_address(endpoint.address, Family.CHANNEL)
     except BadAddress as bad:
-        problems.append(Finding(bad.code, Severity.ERROR, str(bad), bad.remedy, f"{label(channel.name)}.address"))
+        subject = Subject(Family.CHANNEL, channel.name)
+        problems.append(subject.finding(bad.code, Severity.ERROR, str(bad), bad.remedy))
         return None
     if address.ignored:
         text, remedy = "what follows host and port is ignored", "put parameters after a '?'"
@@ -238,9 +179,3 @@ def _bad_name(name: str) -> Finding:
         return Finding("channel.name-missing", Severity.ERROR, "a channel has no name", "name it", "Agent.channel")
     text, remedy = "another channel has the same name", "give each channel a name of its own"
     return Finding("channel.name-twice", Severity.ERROR, text, remedy, f"{label(name)}.name")
-
-
-def _strict(finding: Finding) -> Finding:
-    if finding.severity is Severity.WARNING:
-        return dataclasses.replace(finding, severity=Severity.ERROR)
-    return finding

@@ -8,17 +8,15 @@ Promise: a channel that asks for TLS has it or is an error; a parameter that has
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from agent.errors import Finding, Severity
-from agent.plan.address import Address
-from agent.plan.options import label, nearest
+from agent.plan import tls
+from agent.plan.address import Address, is_no_place
+from agent.plan.subject import Family, Subject, label
 from agent.settings import ChannelDefaults
-from agent.settings.shape import folded
 from agent.spec import LineSpec, TlsSpec
 
-DEFAULT_TLS = "default"
 _OF_A_SERVER = ("allow", "maxConnections")
 
 
@@ -46,7 +44,7 @@ def _dialling(channel: str, address: Address, values: Mapping[str, Any]) -> list
     """What is wrong with a channel that connects to its sender."""
     problems: list[Finding] = []
     where = f"{label(channel)}.address"
-    if _is_no_place(address.host):
+    if is_no_place(address.host):
         text, remedy = f"mode=client cannot connect to {address.host}", "name the host of the sender"
         problems.append(Finding("channel.dial-host", Severity.ERROR, text, remedy, where))
     if address.port == 0:
@@ -60,55 +58,23 @@ def _dialling(channel: str, address: Address, values: Mapping[str, Any]) -> list
     return problems
 
 
-def _is_no_place(host: str) -> bool:
-    """0.0.0.0 and ::, in all their spellings: to listen on, not to connect to (RFC 6890 §2.2.2)."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return address.is_unspecified or (mapped is not None and mapped.is_unspecified)
-
-
 def _tls(
     channel: str, address: Address, values: Mapping[str, Any], ours: Mapping[str, TlsSpec], problems: list[Finding]
 ) -> TlsSpec | None:
     """The certificate that `tls=` names, else the one with the channel's name, else `default`."""
-    where = f"{label(channel)}.tls"
+    subject = Subject(Family.CHANNEL, channel)
     named: str | None = values.get("tls")
-    if not address.secure:
-        if named is not None:
-            text, remedy = "tls has no effect: mllp:// is not encrypted", "write mllps://, or remove it"
-            problems.append(Finding("channel.tls-unused", Severity.WARNING, text, remedy, where))
-        return None
     dials = bool(values.get("mode", False))
-    spec = _find(channel, ours) or _find(DEFAULT_TLS, ours) if named is None else _find(named, ours)
-    if named is not None and spec is None:
-        meant = nearest(named, ours)
-        advice = f"did you mean {meant}?" if meant else "correct the name, or add it to this host's config.toml;"
-        remedy = f"{advice} {_what_we_have(ours)}"
-        text = f"this host has no [tls.{label(named)}] in its configuration"
-        problems.append(Finding("channel.tls-unknown", Severity.ERROR, text, remedy, where))
-    elif spec is None:
+    spec = tls.tls_of(subject, named, (channel, tls.DEFAULT), secure=address.secure, ours=ours, problems=problems)
+    if spec is None and named is None and address.secure:
         text = "mllps:// needs a [tls.NAME] of this host's configuration, and none is for this channel"
         remedy = "add tls=NAME to the address, or give this host a [tls.default]"
         if dials:
             remedy += ", which may be empty: the authorities that the host trusts are believed then"
-        problems.append(Finding("channel.tls-missing", Severity.ERROR, text, f"{remedy}; {_what_we_have(ours)}", where))
-    elif spec.certificate is None and not dials:
+        remedy = f"{remedy}; {tls.what_we_have(ours)}"
+        problems.append(subject.finding("tls-missing", Severity.ERROR, text, remedy, "tls"))
+    elif spec is not None and spec.certificate is None and not dials:
         text = f"[tls.{spec.name}] of this host has no certificate, and a channel that listens must show one"
         remedy = f"set certificate_file in [tls.{spec.name}] of this host's configuration"
-        problems.append(Finding("channel.tls-certificate", Severity.ERROR, text, remedy, where))
+        problems.append(subject.finding("tls-certificate", Severity.ERROR, text, remedy, "tls"))
     return spec
-
-
-def _find(name: str, ours: Mapping[str, TlsSpec]) -> TlsSpec | None:
-    """By its name; else the only one that differs from it as the environment may write it."""
-    if name in ours:
-        return ours[name]
-    alike = [spec for own, spec in ours.items() if folded(own) == folded(name)]
-    return alike[0] if len(alike) == 1 else None
-
-
-def _what_we_have(ours: Mapping[str, TlsSpec]) -> str:
-    return f"this host has {', '.join(ours)}" if ours else "this host has none"

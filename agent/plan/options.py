@@ -2,7 +2,7 @@
 
 Secret: the names, types, ranges and defaults of PROTOCOL §3, older names included, and which of two wins.
 Promise: a value that cannot be used becomes a finding and never a guess: the default is used in its place and the
-finding says so, or, where going on would break the order or the bytes of messages, it is an error.
+finding says so, or, where going on would break the order or the bytes of messages, or a promise, it is an error.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from agent.errors import Finding, Severity
 from agent.plan.address import Address
+from agent.plan.subject import Family, Subject, label
 from agent.plan.values import (
     Unusable,
     decimal,
@@ -27,7 +28,7 @@ from agent.plan.values import (
     whole,
 )
 from agent.protocol.fhir import Agent, SettingValue
-from agent.spec import AckMode, AppAck, BatchAck, DuplicateBehavior, RetryMode
+from agent.spec import AckMode, AppAck, BatchAck, DuplicateBehavior, RetryMode, ReturnAck
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,16 @@ class Option:
     retired: str = ""
 
 
-OPTIONS: tuple[Option, ...] = (
+_ON_BOTH: tuple[Option, ...] = (
     Option(encoding, "encoding", fatal=True),
+    Option(text, "tls"),  # whether this host has such a certificate is for plan.tls to say
+    Option(one_of(**{str(mode): mode for mode in RetryMode}), "retryMode", "channelRetryMode"),
+    Option(whole(1, 86_400_000), "autoRetryBaseDelayMs", "channelAutoRetryBaseDelayMs"),
+    Option(whole(1, 86_400_000), "autoRetryMaxDelayMs", "channelAutoRetryMaxDelayMs"),
+    Option(whole(0, 1_000_000), "autoRetryMaxAttempts", "channelAutoRetryMaxAttempts"),
+    Option(decimal(1, 100), "autoRetryBackoffMultiplier", "channelAutoRetryBackoffMultiplier"),
+)
+_OF_A_CHANNEL: tuple[Option, ...] = (
     Option(
         one_of(true=AckMode.ENHANCED, aa=AckMode.ENHANCED_AA, auto=AckMode.AUTO, false=AckMode.ORIGINAL), "enhanced"
     ),
@@ -58,12 +67,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(order_key, "logicalChannelKey", "channelLogicalChannelKey", fatal=True),
     Option(whole(1, 500), "maxWorkers", "channelMaxWorkers"),
     Option(one_of(**{str(mode): mode for mode in DuplicateBehavior}), "duplicateBehavior"),
-    Option(one_of(**{str(mode): mode for mode in RetryMode}), "retryMode", "channelRetryMode"),
-    Option(whole(1, 86_400_000), "autoRetryBaseDelayMs", "channelAutoRetryBaseDelayMs"),
-    Option(whole(1, 86_400_000), "autoRetryMaxDelayMs", "channelAutoRetryMaxDelayMs"),
-    Option(whole(0, 1_000_000), "autoRetryMaxAttempts", "channelAutoRetryMaxAttempts"),
-    Option(decimal(1, 100), "autoRetryBackoffMultiplier", "channelAutoRetryBackoffMultiplier"),
-    Option(text, "tls"),  # whether this host has such a certificate is for plan.line to say
     Option(one_of(server=False, client=True), "mode", fatal=True),
     Option(networks, "allow", fatal=True, guards=True),
     Option(whole(0, 100_000), "maxConnections"),
@@ -74,10 +77,23 @@ OPTIONS: tuple[Option, ...] = (
     Option(invalid_bytes, "invalidBytes", fatal=True),
     Option(one_of(**{"1": 1, "2": 2}), "mllpRelease", fatal=True),
     Option(one_of(**{str(way): way for way in BatchAck}), "batchAck"),
+)
+_OF_A_REMOTE: tuple[Option, ...] = (
+    Option(switch, "keepAlive", "keepAlive"),
+    Option(whole(1, 1_000), "maxClients", "maxClientsPerRemote"),
+    Option(whole(1, 1_000), "inFlight"),
+    Option(whole(0, 3_600_000), "ackTimeoutMs"),
+    Option(switch, "serialize", fatal=True),
+    Option(one_of(**{str(which): which for which in ReturnAck}), "returnAck", fatal=True),
+    Option(one_of(**{str(which): which for which in ReturnAck}), "defaultReturnAck", fatal=True),
+    Option(switch, "durable", "outboundDurable", fatal=True),
+)
+OPTIONS: tuple[Option, ...] = (
+    *_ON_BOTH,
+    *_OF_A_CHANNEL,
+    *_OF_A_REMOTE,
     Option(switch, setting="channelAutoRetry"),
     Option(switch, setting="channelGuaranteedDelivery"),
-    Option(switch, setting="keepAlive"),
-    Option(whole(1, 1_000), setting="maxClientsPerRemote"),
     Option(whole(0, 86_400), setting="logStatsFreqSecs"),
     Option(switch, setting="durableQueue", retired="every message is kept on disk before it is acknowledged, always"),
     Option(text, setting="queueDbPath", retired="where the spool lies is said on the host (spool.dir)"),
@@ -87,36 +103,47 @@ OPTIONS: tuple[Option, ...] = (
     Option(whole(1, 86_400), setting="queueSweepIntervalSecs"),
     Option(switch, setting="strictConfigValidation"),
 )
-BY_PARAMETER = {option.parameter: option for option in OPTIONS if option.parameter}
-_GUARDS = [option.parameter for option in OPTIONS if option.guards]
-BY_SETTING = {option.setting: option for option in OPTIONS if option.setting}
+BY_PARAMETER: Final = {
+    Family.CHANNEL: {option.parameter: option for option in (*_ON_BOTH, *_OF_A_CHANNEL)},
+    Family.REMOTE: {option.parameter: option for option in (*_ON_BOTH, *_OF_A_REMOTE)},
+}
+BY_SETTING: Final = {option.setting: option for option in OPTIONS if option.setting}
+_ELSEWHERE: Final = {Family.CHANNEL: Family.REMOTE, Family.REMOTE: Family.CHANNEL}
+_SAME_THING: Final = 0.8  # `ackTimeoutSecs` is that much like `ackTimeoutMs`, and `mode` less like `retryMode`
 
 
-def read_parameters(channel: str, address: Address, findings: list[Finding]) -> dict[str, Any]:
+def read_parameters(subject: Subject, address: Address, findings: list[Finding]) -> dict[str, Any]:
     """Parameter name -> value, for those that were given and can be used. The first of a repeated one counts."""
+    known = BY_PARAMETER[subject.family]
     values: dict[str, Any] = {}
     seen: set[str] = set()
     for name, raw in address.parameters:
-        where = f"{label(channel)}.{label(name)}"
-        if name not in BY_PARAMETER:
-            near = nearest(name, BY_PARAMETER) or next(filter(name.lower().startswith, _GUARDS), "")
-            severity = Severity.ERROR if near in _GUARDS else Severity.WARNING
-            remedy = f"did you mean {near}?" if near else "remove it from the address"
-            findings.append(Finding("channel.unknown-parameter", severity, "there is no such parameter", remedy, where))
+        if name not in known:
+            findings.append(_unknown(subject, name))
         elif name in seen:
-            findings.append(
-                Finding(
-                    "channel.repeated-parameter",
-                    Severity.WARNING,
-                    "the parameter is given twice and the first one counts",
-                    "keep one of them",
-                    where,
-                )
-            )
+            text, remedy = "the parameter is given twice and the first one counts", "keep one of them"
+            findings.append(subject.finding("repeated-parameter", Severity.WARNING, text, remedy, name))
         else:
             seen.add(name)
-            _read(name, BY_PARAMETER[name], raw, where, "channel", values, findings)
+            try:
+                values[name] = known[name].parse(raw)
+            except Unusable as unusable:
+                findings.append(subject.finding("bad-value", *_refusal(known[name], raw, unusable), name))
     return values
+
+
+def _unknown(subject: Subject, name: str) -> Finding:
+    known, elsewhere = BY_PARAMETER[subject.family], _ELSEWHERE[subject.family]
+    if name in BY_PARAMETER[elsewhere]:
+        near = nearest(name, known, likeness=_SAME_THING)
+        remedy = f"did you mean {near}?" if near else f"remove it; it belongs on the address of a {elsewhere}"
+        text = f"the parameter has no effect on a {subject.family}"
+        return subject.finding("idle-parameter", Severity.WARNING, text, remedy, name)
+    guards = [option.parameter for option in known.values() if option.guards]
+    near = nearest(name, known) or next(filter(name.lower().startswith, guards), "")
+    severity = Severity.ERROR if near in guards else Severity.WARNING
+    remedy = f"did you mean {near}?" if near else "remove it from the address"
+    return subject.finding("unknown-parameter", severity, "there is no such parameter", remedy, name)
 
 
 def read_agent_settings(agent: Agent, findings: list[Finding]) -> dict[str, Any]:
@@ -137,47 +164,33 @@ def read_agent_settings(agent: Agent, findings: list[Finding]) -> dict[str, Any]
             findings.append(Finding("agent.repeated-setting", Severity.WARNING, text, "keep one of them", where))
         given[setting.name] = setting.value
     for name, value in given.items():
-        _read(
-            name, BY_SETTING[name], "" if value is None else value, f"Agent.setting.{name}", "agent", values, findings
-        )
+        option, raw, where = BY_SETTING[name], "" if value is None else value, f"Agent.setting.{name}"
+        try:
+            parsed = option.parse(raw)
+        except Unusable as unusable:
+            findings.append(Finding("agent.bad-value", *_refusal(option, raw, unusable), where))
+            continue
+        if not option.retired:
+            values[name] = parsed
+        elif parsed is not True:
+            text = f"the setting has no effect: {option.retired}"
+            findings.append(Finding("agent.ignored-setting", Severity.INFO, text, "it may be removed", where))
     return values
 
 
-def _read(
-    name: str,
-    option: Option,
-    raw: SettingValue,
-    where: str,
-    family: str,
-    values: dict[str, Any],
-    findings: list[Finding],
-) -> None:
-    try:
-        value = option.parse(raw)
-    except Unusable as unusable:
-        severity = Severity.ERROR if option.fatal else Severity.WARNING
-        text = f"{_shown(raw)} cannot be used: {unusable}"
-        remedy = unusable.remedy if option.fatal else f"{unusable.remedy}; the default holds meanwhile"
-        findings.append(Finding(f"{family}.bad-value", severity, text, remedy, where))
-        return
-    if option.retired:
-        if value is not True:
-            text = f"the setting has no effect: {option.retired}"
-            findings.append(Finding("agent.ignored-setting", Severity.INFO, text, "it may be removed", where))
-        return
-    values[name] = value
+def _refusal(option: Option, raw: SettingValue, unusable: Unusable) -> tuple[Severity, str, str]:
+    """(severity, text, remedy)."""
+    text = f"{_shown(raw)} cannot be used: {unusable}"
+    if option.fatal:
+        return Severity.ERROR, text, unusable.remedy
+    return Severity.WARNING, text, f"{unusable.remedy}; the default holds meanwhile"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
     """The one that somebody who wrote `name` most likely meant, or empty."""
     lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1)
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=likeness)
     return lower[close[0]] if close else ""
-
-
-def label(name: str) -> str:
-    """A name that somebody else wrote, fit for one line of a screen."""
-    return "".join(character if character.isprintable() else "?" for character in name[:60])
 
 
 def _shown(raw: SettingValue) -> str:

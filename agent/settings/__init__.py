@@ -8,9 +8,9 @@ checked settings, or raises `ConfigError` with every problem at once. Each value
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent import paths as places
@@ -18,6 +18,16 @@ from agent.errors import ConfigError, Finding, Severity
 from agent.paths import Paths
 from agent.settings.files import read_secret
 from agent.settings.keys import BY_NAME, KEYS, keys_of_table
+from agent.settings.sections import (
+    ChannelDefaults,
+    DiagnosticsSettings,
+    Limits,
+    LogFile,
+    LogSettings,
+    OutboundDefaults,
+    ServerSettings,
+    SpoolSettings,
+)
 from agent.settings.shape import Given, Key, Layer
 from agent.settings.sources import CONFIG_FILE, PROPERTIES_FILE, gather
 from agent.settings.tls import look_at, tls_specs
@@ -31,6 +41,7 @@ __all__ = [
     "Limits",
     "LogFile",
     "LogSettings",
+    "OutboundDefaults",
     "Reading",
     "Secret",
     "ServerSettings",
@@ -41,85 +52,6 @@ __all__ = [
 ]
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """How to reach the server and who we are.
-
-    `base_url` ends in a slash. `proxy` None: what the usual environment variables say.
-    """
-
-    base_url: str
-    client_id: str
-    client_secret: Secret
-    agent_id: str
-    proxy: Secret | None = None
-    ca_file: Path | None = None
-    max_frame_bytes: int = 1024 * 1024
-    response_timeout_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class LogFile:
-    """One log: its least level and its rotated files."""
-
-    level: str
-    dir: Path
-    max_file_size_mb: int = 10
-    files_to_keep: int = 10
-
-
-@dataclass(frozen=True, slots=True)
-class LogSettings:
-    """`channel` None: no log of messages is kept."""
-
-    main: LogFile
-    channel: LogFile | None
-    console: Literal["auto", "always", "never"] = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class DiagnosticsSettings:
-    """`listen` None: off."""
-
-    listen: HostPort | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolSettings:
-    """Retention None: what the server's Agent.setting says, or its default."""
-
-    min_free_mb: int = 64
-    retention_days: int | None = None
-    retention_max_mb: int | None = None
-    errored_retention_days: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelDefaults:
-    """What holds for a channel whose address says nothing. 0 is "without limit" in all but `max_message_bytes`.
-
-    `tls`: the certificates of this host, by the NAME of their `[tls.NAME]`.
-    """
-
-    ack_timeout_s: float = 25.0
-    max_message_bytes: int = 16 * 1024 * 1024
-    max_connections: int = 0
-    idle_timeout_s: float = 0.0
-    frame_timeout_s: float = 120.0
-    keepalive_s: int = 60
-    tls: Mapping[str, TlsSpec] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much may be under way at one time."""
-
-    window_frames: int = 2_000
-    window_bytes: int = 32 * 1024 * 1024
-    unanswered_per_connection: int = 64
-    unfinished_bytes: int = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +88,7 @@ class Settings:
     diagnostics: DiagnosticsSettings
     spool: SpoolSettings
     channels: ChannelDefaults
+    outbound: OutboundDefaults
     limits: Limits
     tls: Mapping[str, TlsSpec]
     findings: tuple[Finding, ...]
@@ -203,6 +136,12 @@ class Settings:
                 frame_timeout_s=value["channels.frame_timeout_s"],
                 keepalive_s=value["channels.keepalive_s"],
                 tls=reading.tls,
+            ),
+            outbound=OutboundDefaults(
+                ack_timeout_s=value["outbound.ack_timeout_s"],
+                wait_s=value["outbound.wait_s"],
+                waiting_per_remote=value["outbound.waiting_per_remote"],
+                waiting_bytes=value["outbound.waiting_bytes"],
             ),
             limits=Limits(
                 window_frames=value["limits.window_frames"],

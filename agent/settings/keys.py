@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 
 from agent.settings import values
-from agent.settings.shape import Key, NamedSection
+from agent.settings.shape import Key
+from agent.settings.tls import TLS
 from agent.settings.values import HostPort, Number
 
 MIB = 1024 * 1024
@@ -238,6 +239,30 @@ KEYS: tuple[Key, ...] = (
         default=60,
     ),
     Key(
+        "outbound.ack_timeout_s",
+        Number(0, 3_600, "seconds", whole=False),
+        "deadline for a remote's answer to a message, in seconds, unless the remote has ackTimeoutMs; 0 waits for ever",
+        default=30.0,
+    ),
+    Key(
+        "outbound.wait_s",
+        Number(1, 3_600, "seconds", whole=False),
+        "how long a message may wait for a free connection to its remote, in seconds; a durable one waits on disk",
+        default=60.0,
+    ),
+    Key(
+        "outbound.waiting_per_remote",
+        Number(1, 1_000_000),
+        "messages that may wait for one remote; a further one is refused to the server at once",
+        default=1_000,
+    ),
+    Key(
+        "outbound.waiting_bytes",
+        Number(MIB, 4_096 * MIB, "bytes"),
+        "memory for messages that wait or are under way, all remotes together, in bytes",
+        default=64 * MIB,
+    ),
+    Key(
         "limits.window_frames",
         Number(1, 1_000_000),
         "messages on their way to the server at one time",
@@ -263,47 +288,6 @@ KEYS: tuple[Key, ...] = (
     ),
 )
 
-TLS = NamedSection(
-    "tls",
-    (
-        "Certificates for mllps:// channels: as many of these tables as are needed, each with a name of its own (at",
-        "most 40 letters, digits, - and _). A channel takes the table that tls=NAME in its address says, else the one",
-        "with the channel's name, else [tls.default]. The environment has the name in capitals and _ for -: a variable",
-        "AGENT_TLS_LAB_2_CA_FILE belongs to [tls.lab-2] or [tls.lab_2] of a file, and makes a table lab_2 if no file",
-        "has one.",
-    ),
-    "main",
-    (
-        Key(
-            "certificate_file",
-            values.path,
-            "certificate that a channel shows, with the chain behind it (PEM)",
-            unset="none; a channel that listens needs one",
-            example="/etc/onprem-agent/tls/main.pem",
-        ),
-        Key(
-            "key_file",
-            values.path,
-            "its private key (PEM), mode 0600",
-            unset="the key stands in certificate_file",
-            example="/etc/onprem-agent/tls/main.key",
-        ),
-        Key(
-            "key_password_file",
-            values.path,
-            "file that holds nothing but the password of the private key, mode 0600",
-            unset="the key has no password",
-            example="/etc/onprem-agent/tls/main.password",
-        ),
-        Key(
-            "ca_file",
-            values.path,
-            "authorities (PEM): a sender must show a certificate of one of them; a channel that dials believes them",
-            unset="senders need no certificate; a channel that dials believes the operating system's authorities alone",
-            example="/etc/onprem-agent/tls/hospital-ca.pem",
-        ),
-    ),
-)
 NAMED = {section.name: section for section in (TLS,)}
 BY_NAME = {key.name: key for key in KEYS}
 BY_ENV = {name: key for key in KEYS for name in key.env_names}

@@ -11,16 +11,25 @@ from hypothesis import strategies as st
 
 from agent.errors import Finding, Severity
 from agent.plan.address import Address
-from agent.plan.options import OPTIONS, Option, read_agent_settings, read_parameters
+from agent.plan.options import BY_PARAMETER, OPTIONS, Option, read_agent_settings, read_parameters
+from agent.plan.subject import Family, Subject
 from agent.plan.values import Unusable
 from agent.protocol.fhir import Agent, AgentSetting
 from agent.protocol.hl7 import KeySpec
-from agent.spec import AckMode, BatchAck, DuplicateBehavior, RetryMode
+from agent.spec import AckMode, BatchAck, DuplicateBehavior, RetryMode, ReturnAck
+
+ADT = Subject(Family.CHANNEL, "adt")
+LAB = Subject(Family.REMOTE, "lab.example:2575")
+
+
+def _of_a_remote(**given: str) -> tuple[dict[str, Any], list[Finding]]:
+    findings: list[Finding] = []
+    return read_parameters(LAB, Address("", "lab.example", 2575, tuple(given.items())), findings), findings
 
 
 def _parameters(**given: str) -> tuple[dict[str, Any], list[Finding]]:
     findings: list[Finding] = []
-    values = read_parameters("adt", Address("", "0.0.0.0", 1, tuple(given.items())), findings)
+    values = read_parameters(ADT, Address("", "0.0.0.0", 1, tuple(given.items())), findings)
     return values, findings
 
 
@@ -176,20 +185,129 @@ def test_an_unknown_parameter_is_a_warning_with_the_one_that_was_meant() -> None
     assert "did you mean" not in far.remedy
 
 
+@pytest.mark.parametrize(
+    ("name", "raw", "value"),
+    [
+        ("keepAlive", "TRUE", True),
+        ("maxClients", "1000", 1_000),
+        ("inFlight", "1", 1),
+        ("ackTimeoutMs", "0", 0),
+        ("ackTimeoutMs", "3600000", 3_600_000),
+        ("serialize", "true", True),
+        ("returnAck", "First", ReturnAck.FIRST),
+        ("defaultReturnAck", "application", ReturnAck.APPLICATION),
+        ("durable", "false", False),
+        ("encoding", "8859/1", "8859/1"),
+        ("encoding", "", None),
+        ("retryMode", "normal", RetryMode.NORMAL),
+        ("autoRetryMaxAttempts", "0", 0),
+        ("tls", "lab", "lab"),
+    ],
+)
+def test_a_parameter_of_a_remote_that_can_be_used(name: str, raw: str, value: object) -> None:
+    assert _of_a_remote(**{name: raw}) == ({name: value}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "severity"),
+    [
+        ("keepAlive", "yes", Severity.WARNING),
+        ("maxClients", "0", Severity.WARNING),
+        ("maxClients", "1001", Severity.WARNING),
+        ("inFlight", "0", Severity.WARNING),
+        ("inFlight", "1001", Severity.WARNING),
+        ("ackTimeoutMs", "-1", Severity.WARNING),
+        ("ackTimeoutMs", "3600001", Severity.WARNING),
+        ("ackTimeoutMs", "0.5", Severity.WARNING),
+        ("autoRetryBaseDelayMs", "0", Severity.WARNING),
+        ("retryMode", "always", Severity.WARNING),
+        ("encoding", "klingon", Severity.ERROR),
+        ("serialize", "yes", Severity.ERROR),
+        ("returnAck", "second", Severity.ERROR),
+        ("defaultReturnAck", "", Severity.ERROR),
+        ("durable", "yes", Severity.ERROR),
+    ],
+)
+def test_a_parameter_of_a_remote_that_cannot_be_used_is_left_out_and_told(
+    name: str, raw: str, severity: Severity
+) -> None:
+    values, (finding,) = _of_a_remote(**{name: raw})
+
+    assert values == {}
+    assert (finding.code, finding.where, finding.severity) == ("remote.bad-value", "remote lab.example:2575", severity)
+    assert finding.text.startswith(f"{name}: ")
+    assert ("the default holds" in finding.remedy) is (severity is Severity.WARNING)
+
+
+@pytest.mark.parametrize("name", sorted(set(BY_PARAMETER[Family.CHANNEL]) - set(BY_PARAMETER[Family.REMOTE])))
+def test_what_belongs_on_the_address_of_a_channel_has_no_effect_on_a_remote(name: str) -> None:
+    values, (finding,) = _of_a_remote(**{name: "1"})
+
+    assert values == {}
+    assert (finding.code, finding.severity) == ("remote.idle-parameter", Severity.WARNING)
+    assert finding.text == f"{name}: the parameter has no effect on a remote"
+    meant = "did you mean ackTimeoutMs?" if name == "ackTimeoutSecs" else None
+    assert finding.remedy == (meant or "remove it; it belongs on the address of a channel")
+
+
+@pytest.mark.parametrize("name", sorted(set(BY_PARAMETER[Family.REMOTE]) - set(BY_PARAMETER[Family.CHANNEL])))
+def test_what_belongs_on_the_address_of_a_remote_has_no_effect_on_a_channel(name: str) -> None:
+    values, (finding,) = _parameters(**{name: "1"})
+
+    assert values == {}
+    assert (finding.code, finding.severity, finding.where) == (
+        "channel.idle-parameter", Severity.WARNING, f"adt.{name}",
+    )  # fmt: skip
+    meant = "did you mean ackTimeoutSecs?" if name == "ackTimeoutMs" else None
+    assert finding.remedy == (meant or "remove it; it belongs on the address of a remote")
+
+
+def test_an_unknown_parameter_of_a_remote_is_a_warning_with_the_one_that_was_meant() -> None:
+    values, (near, far, listening) = _of_a_remote(keepalive="true", xyzzy="1", alow="10.0.0.0/8")
+
+    assert values == {}
+    assert (near.code, near.severity, near.where) == (
+        "remote.unknown-parameter", Severity.WARNING, "remote lab.example:2575",
+    )  # fmt: skip
+    assert (near.text, near.remedy) == ("keepalive: there is no such parameter", "did you mean keepAlive?")
+    assert "did you mean" not in far.remedy
+    assert listening.severity is Severity.WARNING, "nobody connects to us there, so no door is left open"
+
+
 def test_the_first_of_a_repeated_parameter_counts() -> None:
     findings: list[Finding] = []
     address = Address("", "h", 1, (("maxWorkers", "1"), ("maxWorkers", "2")))
 
-    assert read_parameters("adt", address, findings) == {"maxWorkers": 1}
-    assert [finding.code for finding in findings] == ["channel.repeated-parameter"]
+    assert read_parameters(ADT, address, findings) == {"maxWorkers": 1}
+    assert [(finding.code, finding.where) for finding in findings] == [("channel.repeated-parameter", "adt.maxWorkers")]
+
+
+def test_of_a_repeated_parameter_the_first_counts_even_if_it_cannot_be_used() -> None:
+    findings: list[Finding] = []
+    address = Address("", "h", 1, (("maxWorkers", "many"), ("maxWorkers", "2")))
+
+    assert read_parameters(ADT, address, findings) == {}
+    assert [finding.code for finding in findings] == ["channel.bad-value", "channel.repeated-parameter"]
 
 
 def test_settings_are_taken_in_every_type_that_a_server_may_use() -> None:
-    given = {"keepAlive": "true", "maxClientsPerRemote": "3", "logStatsFreqSecs": 2.0, "queueRetentionDays": 7}
+    given = {
+        "keepAlive": "true",
+        "maxClientsPerRemote": "3",
+        "logStatsFreqSecs": 2.0,
+        "queueRetentionDays": 7,
+        "outboundDurable": True,
+    }
 
     values, findings = _settings(**given)
 
-    assert values == {"keepAlive": True, "maxClientsPerRemote": 3, "logStatsFreqSecs": 2, "queueRetentionDays": 7.0}
+    assert values == {
+        "keepAlive": True,
+        "maxClientsPerRemote": 3,
+        "logStatsFreqSecs": 2,
+        "queueRetentionDays": 7.0,
+        "outboundDurable": True,
+    }
     assert findings == []
 
 
@@ -208,6 +326,15 @@ def test_a_setting_of_the_wrong_type_is_a_warning_and_left_out(name: str, value:
 
     assert values == {}
     assert (finding.code, finding.where) == ("agent.bad-value", f"Agent.setting.{name}")
+
+
+def test_a_promise_to_keep_messages_that_cannot_be_read_is_an_error() -> None:
+    values, (finding,) = _settings(outboundDurable="always")
+
+    assert values == {}
+    assert (finding.code, finding.severity, finding.where) == (
+        "agent.bad-value", Severity.ERROR, "Agent.setting.outboundDurable",
+    )  # fmt: skip
 
 
 def test_settings_that_mean_nothing_here_are_noted_with_the_reason() -> None:

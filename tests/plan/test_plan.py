@@ -6,6 +6,7 @@ import pytest
 
 from agent.errors import Finding, Severity
 from agent.plan import AgentSettings, ConfigPlan, build_plan
+from agent.plan.retry import RetryWish
 from agent.protocol.fhir import Agent, AgentChannel, AgentSetting, Endpoint, Reference
 from agent.protocol.hl7 import KeySpec
 from agent.settings import ChannelDefaults
@@ -149,6 +150,9 @@ def test_agent_settings() -> None:
     settings = _plan(
         {},
         keepAlive=True,
+        outboundDurable=True,
+        channelRetryMode="normal",
+        channelAutoRetryBaseDelayMs=5,
         logStatsFreqSecs=0,
         queueRetentionDays=1,
         queueRetentionMaxMb=2,
@@ -157,8 +161,10 @@ def test_agent_settings() -> None:
         strictConfigValidation=True,
     ).agent_settings
 
-    assert settings == AgentSettings(True, 1, None, 1.0, 2, 3.0, 4, strict=True)
+    wish = RetryWish(mode=RetryMode.NORMAL, base_ms=5)
+    assert settings == AgentSettings(True, None, None, 1.0, 2, 3.0, 4, strict=True, outbound_durable=True, retry=wish)
     assert _plan({}, keepAlive=True, maxClientsPerRemote=9).agent_settings.max_clients_per_remote == 9
+    assert _plan({}, channelAutoRetry=False).agent_settings.retry == RetryWish(mode=RetryMode.NONE)
 
 
 def test_the_recorded_wrong_values_are_warnings_and_the_channel_runs_with_defaults() -> None:

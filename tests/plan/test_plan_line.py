@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent.errors import Finding, Severity
 from agent.plan import ConfigPlan, build_plan
 from agent.plan.options import BY_PARAMETER
+from agent.plan.subject import Family
 from agent.protocol.charset import codec_for
 from agent.protocol.fhir import Agent, AgentChannel, Endpoint, Reference
 from agent.settings import ChannelDefaults
@@ -216,7 +217,9 @@ VALUES = st.one_of(
     st.ip_addresses().map(str),
     st.tuples(st.ip_addresses(), st.integers(0, 130)).map(lambda pair: f"{pair[0]}/{pair[1]}"),
 )
-PARAMETERS = st.dictionaries(st.one_of(st.sampled_from(sorted(BY_PARAMETER)), st.text(min_size=1, max_size=9)), VALUES)
+PARAMETERS = st.dictionaries(
+    st.one_of(st.sampled_from(sorted(BY_PARAMETER[Family.CHANNEL])), st.text(min_size=1, max_size=9)), VALUES
+)
 
 
 @given(

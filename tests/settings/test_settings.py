@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.errors import ConfigError, Severity
-from agent.settings import ChannelDefaults, HostPort, Limits, Secret, SpoolSettings, paths_for
+from agent.settings import ChannelDefaults, HostPort, Limits, OutboundDefaults, Secret, SpoolSettings, paths_for
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -24,6 +24,7 @@ def test_the_four_values_are_enough_and_everything_else_has_its_default(host: Ho
     assert settings.diagnostics.listen == HostPort("127.0.0.1", 8640)
     assert settings.spool == SpoolSettings(min_free_mb=64)
     assert settings.channels == ChannelDefaults(25.0, 16 * 1024 * 1024, 0, 0.0, 120.0, 60, tls={})
+    assert settings.outbound == OutboundDefaults(30.0, 60.0, 1_000, 64 * 1024 * 1024)
     assert settings.limits == Limits(2_000, 32 * 1024 * 1024, 64, 256 * 1024 * 1024)
     assert settings.tls == {}
     assert (settings.log.main.level, settings.log.main.max_file_size_mb, settings.log.main.files_to_keep) == (
@@ -48,9 +49,31 @@ def test_what_holds_for_every_channel_is_said_in_one_table(host: Host) -> None:
     assert settings.limits.unfinished_bytes == 16 * 1024 * 1024
 
 
+def test_a_part_that_is_built_without_settings_has_the_same_defaults(host: Host) -> None:
+    settings = host.load()
+
+    assert (settings.spool, settings.channels, settings.outbound, settings.limits) == (
+        SpoolSettings(), ChannelDefaults(), OutboundDefaults(), Limits(),
+    )  # fmt: skip
+
+
+def test_what_holds_for_every_remote_is_said_in_one_table_or_in_the_environment(host: Host) -> None:
+    host.write(
+        "config/config.toml",
+        "[outbound]\nack_timeout_s = 0\nwait_s = 1.5\nwaiting_per_remote = 3\nwaiting_bytes = 1048576\n",
+    )
+
+    assert host.load().outbound == OutboundDefaults(0.0, 1.5, 3, 1024 * 1024)
+    assert host.load(AGENT_OUTBOUND_ACK_TIMEOUT_S="2.5").outbound.ack_timeout_s == 2.5
+
+
 @pytest.mark.parametrize(
     ("key", "fitting", "unfit"),
     [
+        ("outbound.ack_timeout_s", [0, 0.5, 3_600], [-1, 3_601, "nan"]),
+        ("outbound.wait_s", [1, 1.5, 3_600], [0, 0.5, 3_601]),
+        ("outbound.waiting_per_remote", [1, 1_000_000], [0, 1_000_001, 1.5]),
+        ("outbound.waiting_bytes", [1024**2, 4 * 1024**3], [1024**2 - 1, 4 * 1024**3 + 1, 0]),
         ("channels.max_connections", [0, 100_000], [-1, 100_001, 1.5]),
         ("channels.idle_timeout_s", [0, 0.5, 86_400], [-1, 86_401, "nan"]),
         ("channels.frame_timeout_s", [0, 0.5, 86_400], [-1, 86_401, "inf"]),
@@ -58,7 +81,7 @@ def test_what_holds_for_every_channel_is_said_in_one_table(host: Host) -> None:
         ("limits.unfinished_bytes", [16 * 1024 * 1024, 64 * 1024**3], [16 * 1024 * 1024 - 1, 64 * 1024**3 + 1, 0]),
     ],
 )
-def test_the_limits_of_a_line_have_limits(host: Host, key: str, fitting: list[object], unfit: list[object]) -> None:
+def test_limits_have_limits(host: Host, key: str, fitting: list[object], unfit: list[object]) -> None:
     for value in fitting:
         assert host.read(host.four | {key: value}).errors == ()
     for value in unfit:
