@@ -19,26 +19,25 @@ import traceback
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
 
 from agent.errors import Finding, Severity
-from agent.logfile import LogFiles, LogWriter, Stream, Tap, lines_backwards, list_files
+from agent.logfile import LogFiles, LogWriter, Stream, Tap
+from agent.loglines import PAGE_BYTES, THRESHOLDS, WITHHELD, read_page, readable
+from agent.loglines import Page as Page  # what `read_page` gives
 from agent.settings import LogFile, LogSettings
 
 MAIN_STEM = "agent-main"
 CHANNEL_STEM = "agent-channels"
-WITHHELD = "<withheld>"
 REPEAT_S = 60.0
 TOLD_AT_MOST = 1_000
 
-_THRESHOLDS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40, "NONE": 1_000}
-# VT and FS frame a message; a name before '|', and MSH before any usual separator, begin a segment (HL7 v2.5.1 §2.5).
-_CONTENT = re.compile(r"[\x0b\x1c]|\bMSH[|^~&$#!*@%]|\b[A-Z][A-Z][A-Z0-9]\|")
-_COLOURS = {"DEBUG": "\x1b[2m", "INFO": "\x1b[32m", "WARN": "\x1b[33m", "ERROR": "\x1b[1;31m"}
+# VT and FS frame a message; a name before '|' begins a segment, and so do those of which no acknowledgement and no
+# patient is without, before any usual separator (HL7 v2.5.1 §2.5).
+_CONTENT = re.compile(r"[\x0b\x1c]|\b(?:MSH|MSA|ERR|PID)[|^~&$#!*@%]|\b[A-Z][A-Z][A-Z0-9]\|")
 _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -50,7 +49,7 @@ class Sink:
 
     def __init__(self, *, guarded: bool) -> None:
         self.guarded = guarded
-        self.threshold = _THRESHOLDS["INFO"]
+        self.threshold = THRESHOLDS["INFO"]
         self.tap: Tap | None = None
         self.console: tuple[Tap, bool] | None = None
 
@@ -59,7 +58,7 @@ class Sink:
             self.tap.put(_render(line))
         if self.console is not None:
             tap, colours = self.console
-            tap.put(_readable(line, colours=colours))
+            tap.put(_console_line(line, colours=colours))
 
 
 class EventLogger(structlog.BoundLoggerBase):
@@ -193,32 +192,16 @@ class Logbook:
 
     def set_levels(self, main_level: str, channel_level: str) -> None:
         """Change what is kept from now on; the files stay."""
-        _MAIN.threshold = _THRESHOLDS[main_level]
-        _CHANNEL.threshold = _THRESHOLDS[channel_level] if _CHANNEL.tap is not None else _THRESHOLDS["NONE"]
+        _MAIN.threshold = THRESHOLDS[main_level]
+        _CHANNEL.threshold = THRESHOLDS[channel_level] if _CHANNEL.tap is not None else THRESHOLDS["NONE"]
 
-    def read_newest(self, limit: int, before: str | None = None) -> list[dict[str, Any]]:
-        """Lines of the main log, newest first; `before`: only those with an earlier `timestamp`.
+    def read_page(self, limit: int, before: str | None = None, *, max_bytes: int = PAGE_BYTES) -> Page:
+        """Lines of the main log as `agent.loglines.read_page` gives them, all that was logged so far among them.
 
         Reads files, so a coroutine calls it in a thread.
         """
         self._writer.flush()
-        return read_newest(self._settings.main.dir, limit, before)
-
-
-def read_newest(folder: Path, limit: int, before: str | None = None) -> list[dict[str, Any]]:
-    """As `Logbook.read_newest`, for the files in a folder; damaged lines are passed over."""
-    found: list[dict[str, Any]] = []
-    for path in reversed(list_files(folder, MAIN_STEM)):
-        try:
-            for raw in lines_backwards(path):
-                if len(found) >= limit:
-                    return found
-                line = _parse(raw)
-                if line is not None and (before is None or line["timestamp"] < before):
-                    found.append(line)
-        except OSError:  # pruned or taken away while we read
-            continue
-    return found
+        return read_page(self._settings.main.dir, MAIN_STEM, limit, before, max_bytes=max_bytes)
 
 
 @contextmanager
@@ -353,35 +336,6 @@ def _render(line: Mapping[str, object]) -> bytes:
         return _encode({**kept, "msg": "logbook.unfit-line", "reason": type(unfit).__name__}) + b"\n"
 
 
-def _readable(line: Mapping[str, object], *, colours: bool) -> bytes:
-    """`07:43:42.115 WARN  uplink.lost  code=1009 reason="too big"`, in local time; a traceback keeps its lines."""
-    rest = {name: value for name, value in line.items() if name not in {"level", "msg", "timestamp", "exception"}}
-    level = str(line["level"])
-    fields = " ".join(f"{name}={_field(value)}" for name, value in rest.items())
-    begin, dim, end = (_COLOURS[level], "\x1b[2m", "\x1b[0m") if colours else ("", "", "")
+def _console_line(line: Mapping[str, object], *, colours: bool) -> bytes:
     clock = datetime.now().astimezone().isoformat(sep=" ", timespec="milliseconds")[11:23]
-    text = f"{dim}{clock}{end} {begin}{level:<5}{end} {line['msg']}{'  ' if fields else ''}{dim}{fields}{end}\n"
-    if exception := line.get("exception"):
-        text += str(exception).rstrip("\n") + "\n"
-    return text.encode("utf-8", "replace")
-
-
-def _field(value: object) -> str:
-    if isinstance(value, str):
-        return value if value and value.isprintable() and " " not in value else _render_text(value)
-    return _render_text(value)
-
-
-def _render_text(value: object) -> str:
-    try:
-        return _encode(value).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return WITHHELD
-
-
-def _parse(raw: bytes) -> dict[str, Any] | None:
-    try:
-        line = msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return line if isinstance(line.get("timestamp"), str) else None
+    return (readable(line, clock, colours=colours) + "\n").encode("utf-8", "replace")

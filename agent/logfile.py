@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -78,7 +79,9 @@ class LogFiles:
         self.close()
         self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         path = self._next(day, coming_bytes)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), self._mode)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), self._mode)
+        if not self._day:
+            _end_the_line(self._file)
         self._day = day
         self._size_bytes = os.fstat(self._file).st_size
         for old in list_files(self._folder, self._stem)[: -self._keep]:
@@ -93,6 +96,15 @@ class LogFiles:
         if today and today[-1][2].stat().st_size + coming_bytes > self._max_bytes and today[-1][2].stat().st_size > 0:
             number += 1
         return self._folder / (f"{self._stem}-{day}.{number}.log" if number else f"{self._stem}-{day}.log")
+
+
+def _end_the_line(file: int) -> None:
+    """What a power loss left may be half a line, and would spoil the first one of this process."""
+    size_bytes = os.lseek(file, 0, os.SEEK_END)
+    if size_bytes > 0:
+        os.lseek(file, size_bytes - 1, os.SEEK_SET)
+        if os.read(file, 1) != b"\n":
+            os.write(file, b"\n")
 
 
 class Stream:
@@ -264,8 +276,11 @@ def _series(folder: Path, stem: str) -> list[tuple[str, int, Path]]:
     return sorted((match[1], int(match[2] or 0), path) for match, path in matches if match is not None)
 
 
-def lines_backwards(path: Path) -> Iterator[bytes]:
-    """The lines of a file, last first, without line ends; memory is bounded by a block and the longest line."""
+def lines_backwards(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, last first, without line ends, each with the offset of its first byte.
+
+    Memory is bounded by a block and the longest line.
+    """
     with path.open("rb") as file:
         position = file.seek(0, os.SEEK_END)
         tail: list[bytes] = []  # pieces of the line that began before the block, last first
@@ -277,8 +292,65 @@ def lines_backwards(path: Path) -> Iterator[bytes]:
             if not others:
                 tail.append(first)
                 continue
+            begins = position + step - len(others[-1])
             tail.append(others.pop())
-            yield b"".join(reversed(tail))
-            yield from reversed(others)
+            yield begins, b"".join(reversed(tail))
+            for line in reversed(others):
+                begins -= len(line) + 1
+                yield begins, line
             tail = [first]
-        yield b"".join(reversed(tail))
+        yield 0, b"".join(reversed(tail))
+
+
+class Follower:
+    """What is added to a series, through rotation and midnight.
+
+    No file is kept open, and each of the series is looked at each time: Windows could not prune an open one, and a
+    clock that was set back over midnight lets the writer return to an older one.
+    """
+
+    def __init__(self, folder: Path, stem: str, begin: tuple[Path, int] | None = None) -> None:
+        """`begin`: a file and an offset in it; what stands before it, and in older files, counts as read."""
+        self._folder = folder
+        self._stem = stem
+        self._places: dict[Path, tuple[int, int]] = {}  # which file it was (st_ino), and how far it is read
+        if begin is None:
+            return
+        first, offset = begin
+        for path in takewhile(lambda path: path != first, list_files(folder, stem)):
+            self._skip(path, None)
+        self._skip(first, offset)
+
+    def _skip(self, path: Path, offset: int | None) -> None:
+        with contextlib.suppress(OSError):
+            facts = path.stat()
+            self._places[path] = (facts.st_ino, facts.st_size if offset is None else offset)
+
+    def read(self) -> Iterator[bytes]:
+        """The lines that have come, without line ends, oldest file first. A line counts once its end is there.
+
+        Raises OSError for a file that may not be read.
+        """
+        files = list_files(self._folder, self._stem)
+        self._places = {path: place for path, place in self._places.items() if path in files}
+        for path in files:
+            with contextlib.suppress(FileNotFoundError):  # pruned meanwhile
+                yield from self._read(path)
+
+    def _read(self, path: Path) -> Iterator[bytes]:
+        facts = path.stat()
+        known, offset = self._places.get(path, (facts.st_ino, 0))
+        if known != facts.st_ino or facts.st_size < offset:  # another file, or emptied
+            offset = 0
+        self._places[path] = (facts.st_ino, offset)
+        if facts.st_size == offset:
+            return
+        with path.open("rb") as file:
+            file.seek(offset)
+            rest = b""
+            while block := file.read(_CHUNK_BYTES):
+                *lines, rest = (rest + block).split(b"\n")
+                for line in lines:
+                    offset += len(line) + 1
+                    self._places[path] = (facts.st_ino, offset)
+                    yield line

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.logfile import PENDING_BYTES, LogFiles, LogWriter, Tap, lines_backwards, list_files
+from agent.logfile import PENDING_BYTES, Follower, LogFiles, LogWriter, Tap, lines_backwards, list_files
 
 
 def _notice(count: int) -> bytes:
@@ -58,7 +58,7 @@ def test_files_follow_each_other_by_size_and_the_oldest_go(tmp_path: Path) -> No
 
 
 def test_a_new_start_goes_on_with_the_newest_file_while_there_is_room(tmp_path: Path) -> None:
-    for line in (b"1" * 60, b"2" * 30, b"3" * 30):
+    for line in (b"1" * 59 + b"\n", b"2" * 29 + b"\n", b"3" * 29 + b"\n"):
         files = _files(tmp_path, max_bytes=100)
         files.write(line)
         files.close()
@@ -204,7 +204,131 @@ def test_lines_backwards_are_the_lines_forwards_turned_round(tmp_path: Path, lin
     content = b"\n".join(lines) + (b"\n" if ended else b"")
     path.write_bytes(content)
 
-    assert list(lines_backwards(path)) == content.split(b"\n")[::-1]
+    found = list(lines_backwards(path))
+
+    assert [line for _, line in found] == content.split(b"\n")[::-1]
+    assert all(content[begins : begins + len(line)] == line for begins, line in found)
+    assert all(begins == 0 or content[begins - 1 : begins] == b"\n" for begins, _ in found)
+
+
+def test_what_a_power_loss_left_of_a_line_does_not_spoil_the_first_one_of_the_next_start(tmp_path: Path) -> None:
+    before = _files(tmp_path)
+    before.write(b'{"whole":1}\n{"hal')
+    before.close()
+
+    files = _files(tmp_path)
+    files.write(b'{"whole":2}\n')
+    files.close()
+
+    assert _content(tmp_path).splitlines() == [b'{"whole":1}', b'{"hal', b'{"whole":2}']
+
+
+def test_a_line_of_which_the_disk_took_a_part_is_completed_and_not_cut_in_two(tmp_path: Path) -> None:
+    files = _files(tmp_path)
+    files.write(b"aa")
+    files.close()  # as after a write that failed
+    files.write(b"aa\n")
+    files.close()
+
+    assert _content(tmp_path) == b"aaaa\n"
+
+
+class TestFollower:
+    """Lines that are added are read once each, whatever the files do."""
+
+    @staticmethod
+    def add(path: Path, data: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(data)
+
+    def test_every_line_comes_once_and_only_when_its_end_is_there(self, tmp_path: Path) -> None:
+        path = tmp_path / "t-2026-01-01.log"
+        follower = Follower(tmp_path, "t")
+        assert list(follower.read()) == []
+
+        self.add(path, b"a\nb")
+        assert list(follower.read()) == [b"a"]
+        self.add(path, b"b\n")
+        assert list(follower.read()) == [b"bb"]
+        assert list(follower.read()) == []
+
+    def test_a_line_longer_than_a_block_comes_whole(self, tmp_path: Path) -> None:
+        long = b"x" * 700_000
+        self.add(tmp_path / "t-2026-01-01.log", b"a\n" + long + b"\nb\n")
+
+        assert list(Follower(tmp_path, "t").read()) == [b"a", long, b"b"]
+
+    def test_it_goes_on_through_rotation_and_midnight(self, tmp_path: Path) -> None:
+        first, second, third = (tmp_path / f"t-2026-01-{day}.log" for day in ("01", "01.1", "02"))
+        self.add(first, b"1\n")
+        follower = Follower(tmp_path, "t")
+        assert list(follower.read()) == [b"1"]
+
+        self.add(first, b"2\n")
+        self.add(second, b"3\n")
+        self.add(third, b"4\n")
+        assert list(follower.read()) == [b"2", b"3", b"4"]
+
+    def test_a_clock_set_back_over_midnight_hides_nothing(self, tmp_path: Path) -> None:
+        self.add(tmp_path / "t-2026-01-02.log", b"1\n")
+        self.add(tmp_path / "t-2026-01-01.log", b"0\n")
+        follower = Follower(tmp_path, "t")
+        assert list(follower.read()) == [b"0", b"1"]
+
+        self.add(tmp_path / "t-2026-01-01.log", b"2\n")
+        assert list(follower.read()) == [b"2"]
+
+    def test_it_begins_where_it_is_told(self, tmp_path: Path) -> None:
+        for day in ("01", "02", "03"):
+            self.add(tmp_path / f"t-2026-01-{day}.log", f"{day}a\n{day}b\n".encode())
+        follower = Follower(tmp_path, "t", (tmp_path / "t-2026-01-02.log", 4))
+
+        assert list(follower.read()) == [b"02b", b"03a", b"03b"]
+        self.add(tmp_path / "t-2026-01-01.log", b"01c\n")
+        assert list(follower.read()) == [b"01c"]
+
+    def test_a_file_that_is_pruned_disturbs_nothing(self, tmp_path: Path) -> None:
+        old, path = tmp_path / "t-2026-01-01.log", tmp_path / "t-2026-01-02.log"
+        self.add(old, b"1\n")
+        self.add(path, b"2\n")
+        follower = Follower(tmp_path, "t")
+        assert list(follower.read()) == [b"1", b"2"]
+
+        old.unlink()
+        self.add(path, b"3\n")
+        assert list(follower.read()) == [b"3"]
+
+    def test_a_file_that_was_emptied_is_read_from_its_beginning(self, tmp_path: Path) -> None:
+        path = tmp_path / "t-2026-01-01.log"
+        self.add(path, b"1\n2\n")
+        follower = Follower(tmp_path, "t")
+        assert list(follower.read()) == [b"1", b"2"]
+
+        path.write_bytes(b"3\n")
+        assert list(follower.read()) == [b"3"]
+
+    def test_another_file_in_its_place_is_read_from_its_beginning(self, tmp_path: Path) -> None:
+        path, other = tmp_path / "t-2026-01-01.log", tmp_path / "other"
+        self.add(path, b"1\n")
+        follower = Follower(tmp_path, "t")
+        assert list(follower.read()) == [b"1"]
+
+        self.add(other, b"2\n3\n")
+        other.replace(path)
+        assert list(follower.read()) == [b"2", b"3"]
+
+    def test_who_stops_in_the_middle_goes_on_there(self, tmp_path: Path) -> None:
+        self.add(tmp_path / "t-2026-01-01.log", b"1\n2\n3\n")
+        follower = Follower(tmp_path, "t")
+        assert next(follower.read()) == b"1"
+
+        assert list(follower.read()) == [b"2", b"3"]
+
+    def test_a_file_that_cannot_be_read_is_said_and_not_passed_over(self, tmp_path: Path) -> None:
+        (tmp_path / "t-2026-01-01.log").mkdir()
+
+        with pytest.raises(OSError):
+            list(Follower(tmp_path, "t").read())
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

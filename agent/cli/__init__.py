@@ -33,9 +33,10 @@ class Verb(NamedTuple):
 
 VERBS: Mapping[str, Verb] = {
     "run": Verb("agent.cli.run", "carry messages: the daemon, in the foreground"),
-    "status": Verb("agent.cli.status", "one screen: server link, channels, spool, findings"),
+    "status": Verb("agent.cli.status", "one screen: server link, channels, remotes, spool, findings"),
     "doctor": Verb("agent.cli.doctor", "every check, with remedies; --port: why bytes there are no messages"),
     "messages": Verb("agent.cli.messages", "list what the spool holds; show a message by its fields"),
+    "logs": Verb("agent.cli.logs", "show or follow this host's log; --channel: that of the messages"),
     "quickstart": Verb(
         "agent.cli.quickstart", "try everything on this machine: server, agent and a simulated hospital"
     ),

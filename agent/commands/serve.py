@@ -66,6 +66,9 @@ class Command:
     """One thing that can be asked. `answer` gets the request's fields but for the callback, and returns plain facts.
 
     `request` is the server's frame for it (None: only the local door), `respond` makes the frame of the answer.
+    `direct(request, send)` may answer the server by itself, at once or later, without holding up anything; False: it
+    leaves this request to `answer`. `at_once`: as many of this command may be at work, apart from the others; 0: it
+    shares with them.
     """
 
     verb: str
@@ -73,6 +76,16 @@ class Command:
     request: type[Request] | None = None
     respond: Respond | None = None
     deadline_s: float = 10.0
+    direct: Callable[[Any, Callable[[FromAgent], object]], bool] | None = None
+    at_once: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """Where requests wait for one of `at_once` workers."""
+
+    requests: asyncio.Queue[Request]
+    at_once: int
 
 
 class Commands:
@@ -82,7 +95,7 @@ class Commands:
         self,
         commands: Iterable[Command],
         *,
-        send: Callable[[FromAgent], None],
+        send: Callable[[FromAgent], object],
         at_once: int = AT_ONCE,
         waiting: int = WAITING,
     ) -> None:
@@ -90,13 +103,17 @@ class Commands:
         self._by_verb = {command.verb: command for command in known}
         self._by_request = {command.request: command for command in known if command.request is not None}
         self._send = send
-        self._at_once = at_once
-        self._requests: asyncio.Queue[Request] = asyncio.Queue(waiting)
+        self._shared = _Desk(asyncio.Queue(waiting), at_once)
+        self._own = {c.request: _Desk(asyncio.Queue(waiting), c.at_once) for c in known if c.request and c.at_once}
 
     def take(self, request: Request) -> None:
         """The server's door: to be answered by `run`; refused at once if too many wait. Never blocks."""
+        kind = type(request)
+        command = self._by_request.get(kind)
+        if command is not None and command.direct is not None and command.direct(request, self._send):
+            return
         try:
-            self._requests.put_nowait(request)
+            self._own.get(kind, self._shared).requests.put_nowait(request)
         except asyncio.QueueFull:
             self._refuse(request, TooBusy("the agent has too many requests to answer"))
 
@@ -110,12 +127,13 @@ class Commands:
     async def run(self) -> None:
         """Answer the server's requests until cancelled."""
         async with asyncio.TaskGroup() as workers:
-            for number in range(self._at_once):
-                workers.create_task(self._work(), name=f"command:{number}")
+            for desk in (self._shared, *self._own.values()):
+                for number in range(desk.at_once):
+                    workers.create_task(self._work(desk), name=f"command:{number}")
 
-    async def _work(self) -> None:
+    async def _work(self, desk: _Desk) -> None:
         while True:
-            request = await self._requests.get()
+            request = await desk.requests.get()
             command = self._by_request.get(type(request))
             try:
                 if command is None or command.respond is None:

@@ -68,7 +68,7 @@ async def test_both_doors_lead_to_the_same_command(server: Server) -> None:
     commands = server.serving(Command("logs", same, LogsRequest, respond))
     async with running(commands):
         commands.take(LogsRequest(limit=3, callback="cb-1"))
-        assert await server.hears() == StatsResponse(stats={"asked": {"limit": 3}}, callback="cb-1")
+        assert await server.hears() == StatsResponse(stats={"asked": {"limit": 3, "before": None}}, callback="cb-1")
         assert await commands.ask("logs", {"limit": 3}) == {"asked": {"limit": 3}}
 
 
@@ -197,3 +197,32 @@ async def test_a_mistake_in_a_command_is_not_hidden(server: Server, bug: Excepti
     with pytest.raises(ExceptionGroup) as raised:
         await commands.run()
     assert raised.group_contains(type(bug), match="a bug")
+
+
+async def test_a_request_that_is_answered_directly_waits_for_no_worker(server: Server) -> None:
+    # given every worker busy
+    def at_once(request: Any, send: Any) -> bool:
+        send(AgentErrorFrame("directly", request.callback))
+        return True
+
+    commands = server.serving(
+        Command("stats", for_ever, StatsRequest, respond),
+        Command("push", same, Push, respond, direct=at_once),
+        at_once=1,
+    )
+    async with running(commands):
+        for _ in range(20):
+            commands.take(StatsRequest())
+        commands.take(Push(callback="cb-1"))
+        assert await server.hears() == AgentErrorFrame("directly", "cb-1")
+
+
+async def test_commands_with_workers_of_their_own_hold_up_no_others(server: Server) -> None:
+    commands = server.serving(
+        Command("push", for_ever, Push, respond, at_once=2), Command("stats", same, StatsRequest, respond), at_once=1
+    )
+    async with running(commands):
+        for _ in range(20):
+            commands.take(Push())
+        commands.take(StatsRequest(callback="cb-1"))
+        assert await server.hears() == StatsResponse(stats={"asked": {}}, callback="cb-1")
