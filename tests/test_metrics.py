@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.metrics import BUCKETS, ChannelMetrics, Histogram, rtt_json
+from agent.metrics import BUCKETS, ChannelMetrics, Histogram, RemoteMetrics, rtt_json
 
 durations_s = st.floats(min_value=1e-6, max_value=9_999, allow_nan=False)
 
@@ -90,3 +90,17 @@ def test_a_channel_has_no_room_for_anything_but_its_numbers() -> None:
     with pytest.raises(AttributeError):
         metrics.last_patient = "DOE^JOHN"  # type: ignore[attr-defined]
     assert metrics.received == 1
+
+
+def test_what_failed_towards_a_remote_is_counted_by_kind_and_the_last_reason_is_kept() -> None:
+    metrics = RemoteMetrics()
+    assert (metrics.failed, metrics.last_error) == ({}, "")
+    for kind, why in (("silent", "no answer within 30 s"), ("dns", "no address"), ("silent", "no answer within 5 s")):
+        metrics.fail(kind, why)
+    assert metrics.failed == {"silent": 2, "dns": 1}
+    assert metrics.last_error == "no answer within 5 s"
+
+
+def test_a_remote_has_no_room_for_anything_but_its_numbers_and_its_last_error() -> None:
+    with pytest.raises(AttributeError):
+        RemoteMetrics().last_message = b"PID|1||4711"  # type: ignore[attr-defined]

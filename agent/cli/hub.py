@@ -14,8 +14,9 @@ from typing import Any
 
 DESCRIPTION = """\
 Run the embedded server: the far end for trying out, for tests and for the quick start, on one machine.
-It speaks Medplum's wire: /oauth2/token, /fhir/R4, /ws/agent and the operations on agents. The first start creates
-a project, a client and a ready-made agent with one channel `hl7`; later starts print the same values again.
+It speaks Medplum's wire: /oauth2/token, /fhir/R4, /ws/agent and the operations on agents: $status, $stats,
+$reload-config, $fetch-logs, and $push (messages and pings, with Prefer: respond-async, too). The first start creates a
+project, a client and a ready-made agent with one channel `hl7`; later starts print the same values again.
 
 What a channel's target does stands in Bot.code, and can be changed by plain FHIR REST:
   ack                               keep the message, answer AA

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from string import punctuation
 from typing import Final
+from urllib.parse import parse_qsl
 
 from agent.dictionary import (
     component_name,
@@ -54,21 +55,29 @@ class Segment:
     fields: tuple[Value, ...]
 
 
-def text_of(body: bytes) -> tuple[str, str]:
+def text_of(body: bytes, encoding: str | None = None) -> tuple[str, str]:
     """The text, and what it was read as. Bytes that the character set does not have are shown as \\xNN.
 
-    The channel's own `encoding` is not written in the spool: the message's MSH-18 decides, else it is UTF-8.
+    `encoding` is that of a remote. A channel's own is not written in the spool: the message's MSH-18 decides, else it
+    is UTF-8.
     """
     codec, why = "utf-8", ""
+    teller = "MSH-18" if encoding is None or encoding.lower() == "auto" else "the remote's URL"
     try:
         header = Header.of(body)
-        codec = codec_of(header, None)
-        why = ", as MSH-18 says" if header.charset else ", as MSH-18 says nothing"
+        codec = codec_of(header, encoding)
+        why = f", as {teller} says" if header.charset or teller != "MSH-18" else ", as MSH-18 says nothing"
     except UnknownCharset:
-        why = ", as MSH-18 names no character set that is known"
+        why = f", as {teller} names no character set that is known"
     except NotHl7:
         pass
     return read(body, codec, "backslashreplace"), f"{name_of(codec)}{why}"
+
+
+def encoding_of(url: str) -> str | None:
+    """The character set that the URL of a remote names, if it does."""
+    parameters = parse_qsl(url.partition("?")[2])
+    return next((value for name, value in parameters if name == "encoding"), None)
 
 
 def segments_of(text: str, *, mask: bool = False) -> list[Segment]:

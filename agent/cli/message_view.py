@@ -1,6 +1,7 @@
 """A stored message, laid out for people and for scripts.
 
-Secret: which columns a list has and what gives way in a narrow window; in which words the fate of a message is told.
+Secret: which columns a list has and what gives way in a narrow window; in which words the fate of a message is told,
+on its way to the server and on its way to a remote.
 Promise: nothing is wider than the window, in a file nothing is cut but documents, and what came from outside cannot
 steer the terminal. A list names no patient, nor does a masked head.
 """
@@ -8,7 +9,7 @@ steer the terminal. A list names no patient, nor does a masked head.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, assert_never
 
@@ -16,7 +17,7 @@ from agent.cli.amounts import milliseconds, size
 from agent.cli.lines import Line, Span, Tone, cells_of, clean, fitted, paragraph
 from agent.cli.message_parts import Segment, Value, masked
 from agent.store.ledger import Entry
-from agent.store.row import AckState, Repeat, State
+from agent.store.row import AckState, Direction, Repeat, State
 
 LONG_CHARS: Final = 1_000  # a value beyond it is a document: its beginning and its length are shown
 _BEGINNING_CHARS: Final = 160
@@ -86,13 +87,17 @@ def wrapped(text: str, room: int | None) -> list[str]:
 # ---- the list
 
 
-_TITLES: Final[tuple[Span, ...]] = tuple(
-    (title, Tone.STRONG)
-    for title in ("id", "received", "channel", "type", "control id", "state", "tries", "ack", "size")
-)
-_RIGHT: Final = (0, 6, 8)
+TWICE: Final = "*"  # behind the state of a message that may have arrived twice
+_PLACES: Final = {Direction.IN: "channel", Direction.OUT: "remote"}
+_TITLES: Final = ("id", "received", "way", "channel", "type", "control id", "state", "tries", "ack", "size")
+_RIGHT: Final = (0, 7, 9)
 _KIND: Final = re.compile(r"\w+[^\w\s]\w+")
-_GIVES_WAY: Final = ((2, 8), (4, 12), (2, 4), (3, 7), (4, 6))  # column and the least it keeps, in this order
+_CHANNEL, _TYPE, _CONTROL_ID, _SIZE = 3, 4, 5, 9
+# column and the least it keeps, in this order; nothing at all: it is left out
+_GIVES_WAY: Final = (
+    (_CHANNEL, 16), (_CONTROL_ID, 14), (_SIZE, 0), (_CHANNEL, 11), (_CONTROL_ID, 10), (_CHANNEL, 8), (_CONTROL_ID, 8),
+    (_CHANNEL, 4), (_TYPE, 7), (_CONTROL_ID, 6),
+)  # fmt: skip
 _STATE_TONES: Final = {
     State.REJECTED: Tone.BAD,
     State.FAILED: Tone.BAD,
@@ -103,19 +108,32 @@ _STATE_TONES: Final = {
 
 def message_table(entries: list[Entry], now: datetime, width: int | None) -> list[Line]:
     """A heading, and a line for each; where the window is narrow, names lose their middle, control ids last."""
-    rows = [_TITLES, *(_row(entry, now) for entry in entries)]
+    ways = [_PLACES[way] for way in Direction if any(entry.direction is way for entry in entries)]
+    titles = [("/".join(ways) if title == "channel" else title, Tone.STRONG) for title in _TITLES]
+    rows = [titles, *(_row(entry, now) for entry in entries)]
     widths = [max(cells_of(text) for text, _ in column) for column in zip(*rows, strict=True)]
     gap = 2 if width is None or sum(widths) + 2 * len(widths) - 2 <= width else 1
-    for column, least in _GIVES_WAY:
-        surplus = 0 if width is None else max(sum(widths) + gap * (len(widths) - 1) - width, 0)
-        widths[column] -= min(surplus, max(widths[column] - least, 0))
+    if width is not None:
+        _narrow(widths, gap, width)
     lines: list[Line] = []
     for row in rows:
         spans: list[Span] = []
         for number, (text, tone) in enumerate(row):
-            spans += [(fitted(text, widths[number], left=number not in _RIGHT), tone), (" " * gap, Tone.PLAIN)]
+            if widths[number]:
+                spans += [(fitted(text, widths[number], left=number not in _RIGHT), tone), (" " * gap, Tone.PLAIN)]
         lines.append(tuple(spans[:-1]))
     return lines
+
+
+def _narrow(widths: list[int], gap: int, width: int) -> None:
+    for column, least in _GIVES_WAY:
+        surplus = sum(cells + gap for cells in widths if cells) - gap - width
+        if surplus <= 0:
+            return
+        if least:
+            widths[column] -= min(surplus, max(widths[column] - least, 0))
+        else:
+            widths[column] = 0
 
 
 def _row(entry: Entry, now: datetime) -> tuple[Span, ...]:
@@ -124,10 +142,11 @@ def _row(entry: Entry, now: datetime) -> tuple[Span, ...]:
     return (
         (str(entry.id), Tone.PLAIN),
         (f"{day}{came:%H:%M:%S}", Tone.PLAIN),
-        (clean(entry.channel), Tone.PLAIN),
+        (entry.direction.name.lower(), Tone.PLAIN),
+        (clean(entry.channel if entry.direction is Direction.IN else entry.remote), Tone.PLAIN),
         (clean(_kind(entry.message_type)), Tone.PLAIN),
         (clean(_decoded(entry.control_id)), Tone.PLAIN),
-        (entry.state.name.lower(), _STATE_TONES.get(entry.state, Tone.PLAIN)),
+        (f"{entry.state.name.lower()}{TWICE * entry.ambiguous}", _STATE_TONES.get(entry.state, Tone.PLAIN)),
         (str(entry.attempts), Tone.WARNING if entry.attempts > 1 else Tone.PLAIN),
         _ack_cell(entry),
         (size(entry.size_bytes), Tone.PLAIN),
@@ -142,25 +161,34 @@ def _kind(message_type: bytes) -> str:
 
 
 def _ack_cell(entry: Entry) -> Span:
+    """Inbound: what the sender was told. Outbound: what the remote said, and whether the server was told."""
     code = clean(entry.ack_code)
-    match entry.ack:
+    outbound = entry.direction is Direction.OUT
+    tone = Tone.PLAIN if code[1:] in ("A", "") else Tone.WARNING
+    match _owed(entry):
         case AckState.DELIVERED:
-            return code or "sent", Tone.PLAIN if code[1:] in ("A", "") else Tone.WARNING
+            return (code or "sent", tone) if code or not outbound else ("-", Tone.QUIET)
         case AckState.UNDELIVERED:
-            return f"{code} unsent".strip(), Tone.WARNING
+            return f"{code} {'untold' if outbound else 'unsent'}".strip(), Tone.WARNING
         case AckState.PENDING:
             return "owed", Tone.PLAIN
         case AckState.NOT_OWED:
-            return "-", Tone.QUIET
+            return (code, tone) if outbound and code else ("-", Tone.QUIET)
         case _ as never:
             assert_never(never)
+
+
+def _owed(entry: Entry) -> AckState:
+    """A server that gave no callback is owed nothing from the beginning."""
+    unasked = entry.direction is Direction.OUT and entry.ack is AckState.PENDING and not entry.callback
+    return AckState.NOT_OWED if unasked else entry.ack
 
 
 def facts_of(entry: Entry) -> dict[str, Any]:
     """What a script may know of a message: transport facts, and nothing of what it says."""
     return {
         "id": entry.id,
-        "direction": "in",
+        "direction": entry.direction.name.lower(),
         "channel": entry.channel,
         "remote": entry.remote,
         "received": _utc(entry.received_ms),
@@ -173,7 +201,8 @@ def facts_of(entry: Entry) -> dict[str, Any]:
         "ambiguous": entry.ambiguous,
         "repeat": None if entry.repeat is Repeat.NO else entry.repeat.name.lower(),
         "sequenceNumber": entry.seq,
-        "ack": {"code": entry.ack_code or None, "state": entry.ack.name.lower().replace("_", "-")},
+        "ack": {"code": entry.ack_code or None, "state": _owed(entry).name.lower().replace("_", "-")},
+        "callback": entry.callback or None,
         "sizeBytes": entry.size_bytes,
         "answerBytes": entry.answer_bytes,
     }
@@ -191,11 +220,25 @@ _STATES: Final = {
     State.FAILED: "failed: tried as often as the channel's policy allows",
     State.HELD: "held: a person decides whether it is sent again",
 }
+_STATES_OUT: Final = {
+    State.QUEUED: "queued: it waits for the remote",
+    State.INFLIGHT: "in flight: written to the remote, or about to be, and not answered so far",
+    State.PROCESSED: "processed: the remote accepted it",
+    State.REJECTED: "rejected: the remote refused it",
+    State.FAILED: "failed: tried as often as the remote's policy allows",
+    State.HELD: "held: the remote may have it or not; a person decides whether it is sent again",
+}
 _ACKS: Final = {
     AckState.PENDING: ("owed to the sender, not sent so far", Tone.PLAIN),
     AckState.DELIVERED: ("delivered to the sender", Tone.PLAIN),
     AckState.UNDELIVERED: ("not delivered: the sender's connection had gone", Tone.WARNING),
     AckState.NOT_OWED: ("none is owed to the sender", Tone.PLAIN),
+}
+_ACKS_OUT: Final = {
+    AckState.PENDING: ("the server waits, and was not told so far", Tone.PLAIN),
+    AckState.DELIVERED: ("the server was told", Tone.PLAIN),
+    AckState.UNDELIVERED: ("the server was not told: the connection to it was away", Tone.WARNING),
+    AckState.NOT_OWED: ("the server does not wait to be told", Tone.PLAIN),
 }
 _CODES: Final = {"A": "accepted", "E": "error", "R": "rejected"}
 _REPEATS: Final = {
@@ -205,12 +248,12 @@ _REPEATS: Final = {
 
 
 def head_lines(entry: Entry, read_as: str, *, mask: bool, width: int | None) -> list[Line]:
-    """Where a message came from and what became of it."""
+    """Where a message came from, or goes to, and what became of it."""
     veil = masked if mask else str
-    key = veil(_decoded(entry.order_key).replace("\x1f", " + "))
+    inbound = entry.direction is Direction.IN
     tone = _STATE_TONES.get(entry.state, Tone.PLAIN)
     tries = f"{entry.attempts} attempt{'' if entry.attempts == 1 else 's'}"
-    fate = [(_STATES[entry.state], tone), (f"{tries}{_next_try(entry)}", Tone.PLAIN)]
+    fate = [((_STATES if inbound else _STATES_OUT)[entry.state], tone), (f"{tries}{_next_try(entry)}", Tone.PLAIN)]
     if entry.status:
         fate.insert(1, (f"server status {entry.status}", Tone.PLAIN))
     if entry.settled_ms is not None:
@@ -218,11 +261,7 @@ def head_lines(entry: Entry, read_as: str, *, mask: bool, width: int | None) -> 
         fate.append((f"settled {_local(entry.settled_ms):%d %b %H:%M:%S}, {took} after it came", Tone.PLAIN))
     marks = [] if entry.repeat is Repeat.NO else [(_REPEATS[entry.repeat], Tone.WARNING)]
     if entry.ambiguous:
-        marks.insert(
-            0, ("ambiguous: it was sent when the connection broke, so the server may have it twice", Tone.WARNING)
-        )
-    words, ack_tone = _ACKS[entry.ack]
-    code = f"{entry.ack_code} ({_CODES.get(entry.ack_code[1:], 'no code of table 0008')}), " if entry.ack_code else ""
+        marks.insert(0, (_ambiguity(entry), Tone.WARNING))
     came = f"{_local(entry.received_ms):%d %b %Y %H:%M:%S.%f}"[:-3]
     blocks: list[tuple[str, list[Span]]] = [
         (
@@ -233,19 +272,55 @@ def head_lines(entry: Entry, read_as: str, *, mask: bool, width: int | None) -> 
                 (_decoded(entry.control_id), Tone.STRONG),
             ],
         ),
-        ("from", [(f"{entry.remote} on channel {entry.channel}", Tone.PLAIN), (f"received {came}", Tone.PLAIN)]),
+        (
+            "from" if inbound else "to",
+            [
+                (f"{entry.remote} on channel {entry.channel}" if inbound else entry.channel, Tone.PLAIN),
+                (f"received {came}" if inbound else f"pushed by the server {came}", Tone.PLAIN),
+            ],
+        ),
         ("state", fate),
         ("reason", [(veil(entry.reason), tone)] if entry.reason else []),
         ("mark", marks),
-        ("ack", [(f"{code}{words}", ack_tone if entry.ack_code[1:] in ("A", "") else Tone.WARNING)]),
-        (
-            "order",
-            [(f"key {key}" if key else "no key", Tone.PLAIN)]
-            + ([] if entry.seq is None else [(f"MSH-13 given: {entry.seq}", Tone.PLAIN)]),
-        ),
+        *(_answers_in(entry) if inbound else _answers_out(entry)),
+        ("order", _order(entry, veil) if inbound else []),
         ("text", [(f"{entry.size_bytes:,} bytes", Tone.PLAIN), (f"read as {read_as}", Tone.PLAIN)]),
     ]
     return [line for label, parts in blocks if parts for line in paragraph(label, parts, width or _ENDLESS)]
+
+
+def _ambiguity(entry: Entry) -> str:
+    if entry.direction is Direction.IN:
+        return "ambiguous: it was sent when the connection broke, so the server may have it twice"
+    if entry.state is State.HELD:
+        return "ambiguous: it was sent, and no answer came"
+    return "ambiguous: a try was not answered, so the remote may have it twice"
+
+
+def _answers_in(entry: Entry) -> list[tuple[str, list[Span]]]:
+    words, tone = _ACKS[entry.ack]
+    code, code_tone = _code(entry)
+    return [("ack", [(f"{code}, {words}" if code else words, tone if code_tone is Tone.PLAIN else code_tone)])]
+
+
+def _answers_out(entry: Entry) -> list[tuple[str, list[Span]]]:
+    code, tone = _code(entry)
+    said = f"{code}, from the remote" if code else "none came" if entry.state.finished else "none so far"
+    return [("ack", [(said, tone)]), ("server", [_ACKS_OUT[_owed(entry)]])]
+
+
+def _code(entry: Entry) -> Span:
+    """MSA-1 with its meaning; empty if there is none."""
+    if not entry.ack_code:
+        return "", Tone.PLAIN
+    meaning = _CODES.get(entry.ack_code[1:], "no code of table 0008")
+    return f"{entry.ack_code} ({meaning})", Tone.PLAIN if meaning == "accepted" else Tone.WARNING
+
+
+def _order(entry: Entry, veil: Callable[[str], str]) -> list[Span]:
+    key = veil(_decoded(entry.order_key).replace("\x1f", " + "))
+    number = [] if entry.seq is None else [(f"MSH-13 given: {entry.seq}", Tone.PLAIN)]
+    return [(f"key {key}" if key else "no key", Tone.PLAIN), *number]
 
 
 def _next_try(entry: Entry) -> str:

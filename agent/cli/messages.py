@@ -12,42 +12,45 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from agent.cli.drawing import draw
 from agent.cli.lines import Line, Tone, clean
-from agent.cli.message_parts import masked, segments_of, text_of
-from agent.cli.message_view import facts_of, head_lines, message_table, segment_lines
+from agent.cli.message_parts import encoding_of, masked, segments_of, text_of
+from agent.cli.message_view import TWICE, facts_of, head_lines, message_table, segment_lines
+from agent.cli.moments import interval, moment
 from agent.cli.quantities import whole
 from agent.cli.setting_options import add_settings_options, paths_from
 from agent.errors import AgentError
-from agent.store.ledger import Direction, Entry, Filter, Stored, channels, entries, id_span, message
-from agent.store.row import State
+from agent.store.ledger import Entry, Filter, Stored, channels, entries, id_span, message
+from agent.store.row import Direction, State
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-Moment = datetime | time | timedelta  # as typed: a moment, a time of day, so long ago
 
 _STATES: Final[Mapping[str, frozenset[State]]] = {
     **{state.name.lower(): frozenset((state,)) for state in State},
     "open": frozenset(state for state in State if not state.finished),
     "problem": frozenset((State.REJECTED, State.FAILED, State.HELD)),
 }
-_SPAN: Final = re.compile(r"(\d{1,4}(?:\.\d{1,3})?) ?(s|m|min|h|d|w)", re.ASCII)
-_SPAN_S: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
+_DIRECTIONS: Final[Mapping[str, Direction | None]] = {"in": Direction.IN, "out": Direction.OUT, "all": None}
 _LIST_EXAMPLE: Final = """\
 examples:
   agent messages list
   agent messages list --state problem --since 12h
   agent messages list --channel adt --type ADT^A08 --since 03:00 --until 04:30
   agent messages list --control-id 'MSG0047*'
+  agent messages list --direction out --state open
   agent messages list --state open --json | jq '.messages[].id'
 
+in: from a device to the server; out: pushed by the server to a remote with durable=true (other pushes are not kept).
+state of an out message: queued, it waits for the remote; inflight, written and not answered; processed, the remote
+accepted it; rejected, the remote refused it; failed, tried as often as allowed; held, a person decides.
+ack of an in message: what its sender was told; of an out message: what the remote said, with "untold" where the server
+could not be told, and "owed" while it waits.
 times are local: 03:00 is the last time the clock said so, 2026-11-22T03:00 a moment, 2h, 30min or 7d so long ago.
 It shows no patient data. exit status: 0, also when nothing is found; 1 the spool cannot be read; 2 wrong usage.
 """
@@ -55,7 +58,7 @@ _SHOW_EXAMPLE: Final = """\
 examples:
   agent messages show 4711
   agent messages show 4711 --mask           to send to somebody who must not see the patient
-  agent messages show 4711 --raw > a.hl7    the bytes as they came
+  agent messages show 4711 --raw > a.hl7    the bytes as they came, or as they go out
   agent messages show 4711 --raw --ack      the acknowledgement
   agent messages show 4711 --json | jq -r '.segments[].fields[] | select(.path == "PID-3.1").value'
 
@@ -84,22 +87,16 @@ def _register_list(actions: Any) -> None:
         epilog=_LIST_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--channel", metavar="NAME", help="of this channel")
+    parser.add_argument("--channel", metavar="NAME", help="of this channel, or to the remote with this URL")
     parser.add_argument(
         "--state",
         type=_states,
         metavar="STATES",
         help="queued, inflight, processed, rejected, failed, held; open: the first two; problem: the last three",
     )
-    parser.add_argument(
-        "--direction",
-        choices=list(Direction),
-        default=Direction.ALL,
-        type=Direction,
-        help="in: from devices; out: to them",
-    )
-    parser.add_argument("--since", type=_moment, metavar="TIME", help="received then or later")
-    parser.add_argument("--until", type=_moment, metavar="TIME", help="received before")
+    parser.add_argument("--direction", choices=list(_DIRECTIONS), default="all", help="in: from devices; out: to them")
+    parser.add_argument("--since", type=moment, metavar="TIME", help="received then or later")
+    parser.add_argument("--until", type=moment, metavar="TIME", help="received before")
     parser.add_argument("--control-id", type=_given, metavar="ID", help="MSH-10; ABC* for what begins so")
     parser.add_argument("--type", type=_given, metavar="TYPE", help="MSH-9, as ADT or ADT^A01 (or ADT-A01)")
     parser.add_argument("--limit", type=whole, default=50, metavar="N", help="at most so many (default 50)")
@@ -147,7 +144,7 @@ def _list(args: argparse.Namespace, path: Path) -> int:
     wanted = Filter(
         channel=args.channel,
         states=args.state,
-        direction=args.direction,
+        direction=_DIRECTIONS[args.direction],
         since_ms=since_ms,
         until_ms=until_ms,
         control_id=args.control_id or "",
@@ -168,16 +165,17 @@ def _list(args: argparse.Namespace, path: Path) -> int:
 
 def _closing(shown: list[Entry], *, more: bool) -> str:
     number = f"{len(shown)} message{'' if len(shown) == 1 else 's'}"
-    return f"{number}. For older ones add --before {shown[-1].id}" if more else f"{number}, and no older ones."
+    closing = f"{number}. For older ones add --before {shown[-1].id}" if more else f"{number}, and no older ones."
+    return f"{closing}  {TWICE} may have arrived twice" if any(entry.ambiguous for entry in shown) else closing
 
 
 def _nothing(args: argparse.Namespace, wanted: Filter, path: Path) -> str:
-    if wanted.direction is Direction.OUT:
-        return "No messages: the spool keeps what devices send to the server, not what goes to devices."
     if id_span(path) is None:
         return "No messages: the spool is empty."
     if wanted.channel is not None and wanted.channel not in (known := channels(path)):
         return f"No messages: there are none of a channel {clean(wanted.channel)!r}, only of {clean(', '.join(known))}."
+    if wanted.direction is Direction.OUT:
+        return "No messages that fit: of what goes out, only that to remotes with durable=true is kept here."
     return "No messages that fit: change an option, or leave one out."
 
 
@@ -189,7 +187,7 @@ def _show(args: argparse.Namespace, path: Path) -> int:
         print("agent: --ack goes with --raw — without --raw the acknowledgement is shown anyway", file=sys.stderr)
         return 2
     if args.mask and args.raw:
-        print("agent: --raw is the bytes as they came, which --mask cannot hide — leave one out", file=sys.stderr)
+        print("agent: --raw is the bytes as they are stored, which --mask cannot hide — leave one out", file=sys.stderr)
         return 2
     stored = message(path, args.id)
     if stored is None:
@@ -208,27 +206,35 @@ def _show(args: argparse.Namespace, path: Path) -> int:
 
 
 def _screen(stored: Stored, *, mask: bool, width: int | None) -> list[Line]:
-    text, read_as = text_of(stored.body)
+    encoding = _encoding(stored.entry)
+    text, read_as = text_of(stored.body, encoding)
     lines = head_lines(stored.entry, read_as, mask=mask, width=width)
     lines += [(), *segment_lines(segments_of(text, mask=mask), width)]
     if stored.answer is not None:
-        answer, _ = text_of(stored.answer)
-        lines += [(), (("The acknowledgement:", Tone.STRONG),), *segment_lines(segments_of(answer, mask=mask), width)]
+        answer, _ = text_of(stored.answer, encoding)
+        whose = "The remote's" if stored.entry.direction is Direction.OUT else "The"
+        lines += [(), ((f"{whose} acknowledgement:", Tone.STRONG),)]
+        lines += segment_lines(segments_of(answer, mask=mask), width)
     return lines
+
+
+def _encoding(entry: Entry) -> str | None:
+    return encoding_of(entry.channel) if entry.direction is Direction.OUT else None
 
 
 def _whole(stored: Stored, *, mask: bool) -> dict[str, Any]:
     """The object of `show --json`."""
     veil = masked if mask else str
     entry = stored.entry
-    text, read_as = text_of(stored.body)
+    encoding = _encoding(entry)
+    text, read_as = text_of(stored.body, encoding)
     return {
         **facts_of(entry),
         "orderKey": veil(entry.order_key.decode("utf-8", "backslashreplace")),
         "reason": veil(entry.reason),
         "charset": read_as,
         **_content(text, mask=mask),
-        "answer": None if stored.answer is None else _content(text_of(stored.answer)[0], mask=mask),
+        "answer": None if stored.answer is None else _content(text_of(stored.answer, encoding)[0], mask=mask),
     }
 
 
@@ -251,7 +257,7 @@ def _print_raw(stored: Stored, *, acknowledgement: bool) -> None:
             f"message {stored.entry.id} has no acknowledgement", hint="`agent messages show` tells its state"
         )
     if sys.stdout.isatty():
-        text, _ = text_of(content)
+        text, _ = text_of(content, _encoding(stored.entry))
         for line in re.split(r"\r\n|\r|\n", text.rstrip("\r\n")):
             print(clean(line))
         return
@@ -279,56 +285,6 @@ def _width() -> int | None:
 
 
 # ---- what was typed
-
-
-def interval(since: Moment | None, until: Moment | None, now: datetime) -> tuple[int | None, int | None]:
-    """Both in milliseconds since the epoch. A time of day is the last one before `now`; for `until`, where `since`
-    is later than that, the first one after `since`: 23:00 to 01:00 is one night.
-    """
-    since_ms = None if since is None else _since_epoch_ms(since, now)
-    until_ms = None if until is None else _since_epoch_ms(until, now)
-    if isinstance(until, time) and since_ms is not None and until_ms is not None and until_ms <= since_ms:
-        began = datetime.fromtimestamp(since_ms / 1_000).astimezone()
-        until_ms = max(until_ms, _ms(_last_before(until, began + timedelta(days=1))))
-    return since_ms, until_ms
-
-
-def _since_epoch_ms(moment: Moment, now: datetime) -> int:
-    match moment:
-        case timedelta():
-            return _ms(now) - moment // timedelta(milliseconds=1)
-        case time():
-            return _ms(_last_before(moment, now))
-        case datetime():
-            return _ms(moment)
-        case _ as never:
-            assert_never(never)
-
-
-def _last_before(clock: time, now: datetime) -> datetime:
-    today = datetime.combine(now.date(), clock)
-    at = today.astimezone()
-    return at if at <= now else (today - timedelta(days=1)).astimezone()
-
-
-def _ms(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-
-
-def _moment(word: str) -> Moment:
-    if span := _SPAN.fullmatch(word):
-        return timedelta(seconds=float(span[1]) * _SPAN_S[span[2]])
-    if clock := _CLOCK.fullmatch(word):
-        return time(int(clock[1]), int(clock[2]), int(clock[3] or 0))
-    try:
-        found = datetime.fromisoformat(word)
-        if found.year < 1971 or found.year > 9998:
-            raise ValueError
-        return found.astimezone()
-    except (ValueError, OverflowError, OSError):
-        raise argparse.ArgumentTypeError(
-            f"{word!r} is no time: write 2h, 30min or 7d for so long ago, 03:00, or 2026-11-22T03:00"
-        ) from None
 
 
 def _states(word: str) -> frozenset[State]:

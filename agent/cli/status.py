@@ -44,7 +44,7 @@ exit status: 0 well, 1 a problem was found, 3 the agent is not running
 def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "status",
-        help="one screen: server link, channels, spool, findings",
+        help="one screen: server link, channels, remotes, spool, findings",
         description="Show how the agent is. With the agent down, show what its spool holds.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

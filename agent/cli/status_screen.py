@@ -2,13 +2,13 @@
 
 Secret: the order of things, the words, and what gives way when the window is small.
 Promise: the first line is the one thing to know, and the gravest finding is there with its remedy, whole, also when
-a hundred quiet channels do not fit.
+a hundred quiet channels and remotes do not fit.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,12 +16,15 @@ from typing import Any
 import msgspec
 
 from agent.cli.amounts import age, count, milliseconds, size
-from agent.cli.lines import LABEL_CELLS, Line, Tone, clean, paragraph
-from agent.cli.status_table import channel_table
+from agent.cli.lines import LABEL_CELLS, Line, Tone, cells_of, clean, fitted, paragraph
+from agent.cli.status_channels import channel_table
+from agent.cli.status_remotes import Health, not_told_by, remote_table, remotes_of
 from agent.errors import Finding, Severity
 from agent.status import ChannelState, StatusReport, by_severity
 
 ENDLESS = 100_000
+NAMED = 3  # remotes in the first line, each …
+NAME_CELLS = 40  # … in at most so many cells
 NEEDS_A_PERSON = frozenset({"failed", "held"})
 
 
@@ -41,9 +44,12 @@ def read(status: Mapping[str, Any]) -> StatusReport:
 def verdict(report: StatusReport) -> Verdict:
     """What the first line says: the gravest thing, or that all is well."""
     errors = [finding for finding in by_severity(report.findings) if finding.severity is Severity.ERROR]
-    warnings = sum(finding.severity is Severity.WARNING for finding in report.findings)
+    further = not_told_by(report.clients, report.findings)
+    warnings = sum(finding.severity is Severity.WARNING for finding in further)
     failed = [channel.name for channel in report.channels if channel.state == ChannelState.FAILED]
-    waiting = sum(channel.queued for channel in report.channels)
+    waiting = sum(channel.queued for channel in report.channels) + sum(remote.stored for remote in report.clients)
+    remotes = remotes_of(report.clients, report.findings)
+    failing = [remote.name for remote in remotes if remote.health is Health.FAILING]
     if not report.running:
         kept = f"{count(waiting)} messages in its spool go out once it runs" if waiting else "nobody hears the devices"
         return Verdict(Tone.BAD, f"The agent is NOT RUNNING: {kept}.")
@@ -56,8 +62,11 @@ def verdict(report: StatusReport) -> Verdict:
         return Verdict(Tone.BAD, f"PROBLEM: not listening: {', '.join(failed)}")
     if not report.server.live:
         return Verdict(Tone.BAD, "The server is NOT REACHED: messages are accepted, kept and sent later.")
+    known = f", with {warnings} warning{'s' * (warnings != 1)} below" if warnings else ""
+    if failing:
+        return Verdict(Tone.WARNING, f"The agent is live{known}; messages to {_listed(failing)} fail.")
     if warnings:
-        return Verdict(Tone.WARNING, f"The agent is live, with {warnings} warning{'s' * (warnings != 1)} below.")
+        return Verdict(Tone.WARNING, f"The agent is live{known}.")
     return Verdict(Tone.GOOD, "The agent is live and well.")
 
 
@@ -74,15 +83,19 @@ def compose(report: StatusReport, *, now_s: float, width: int = ENDLESS, height:
     `now_s` is the time of day in seconds since 1970, for what is told as an age.
     """
     top = [*_headline(report, width), *_server(report, now_s, width)]
-    middle = [*_clients(report, width), *_upgrade(report, width), *_spool(report, width)]
-    breaks = 1 + bool(report.channels) + bool(_troubles(report))
+    middle = [*_upgrade(report, width), *_spool(report, width)]
+    channels, remotes = _channels(report, width, ENDLESS), _remotes(report, width, ENDLESS)
+    breaks = 1 + bool(channels) + bool(remotes) + bool(_troubles(report))
     room = height - len(top) - len(middle) - breaks
-    table_lines = len(report.channels) + bool(report.channels)
-    findings = _shortened(_findings(report, width), max(room - table_lines, (room + 1) // 2))
-    table = _channels(report, width, room - len(findings))
-    lines = [*top, (), *table]
-    lines += [(), *middle] if table else middle
-    return [*lines, (), *findings] if findings else lines
+    least = -(-room // (3 if remotes else 2))
+    findings = _shortened(_findings(report, width), max(room - len(channels) - len(remotes), least))
+    room -= len(findings)
+    if len(channels) + len(remotes) > room:
+        half = min(-(-room // 2), room - len(_remotes(report, width, 0)))
+        channels = _channels(report, width, max(room - len(remotes), half))
+        remotes = _remotes(report, width, room - len(channels))
+    first, *others = (part for part in (top, channels, remotes, middle, findings) if part)
+    return [*first, *(line for part in others for line in ((), *part))]
 
 
 def _headline(report: StatusReport, width: int) -> list[Line]:
@@ -124,14 +137,11 @@ def _channels(report: StatusReport, width: int, room: int) -> list[Line]:
     return [(("no channels are configured", Tone.QUIET),)] if report.running else []
 
 
-def _clients(report: StatusReport, width: int) -> list[Line]:
-    lines = []
-    for client in report.clients:
-        rtt = client.rtt
-        trips = f", round trip {milliseconds(rtt.p50)} / {milliseconds(rtt.p95)}" if rtt.count else ""
-        text = f"{client.remote}  {client.connections} open{trips}"
-        lines += paragraph("device", [(text, Tone.PLAIN)], width)
-    return lines
+def _remotes(report: StatusReport, width: int, room: int) -> list[Line]:
+    if not report.clients:
+        return []
+    remotes = remotes_of(report.clients, report.findings)
+    return remote_table(remotes, spool_only=report.uptime_seconds is None, width=width, room=room)
 
 
 def _upgrade(report: StatusReport, width: int) -> list[Line]:
@@ -157,14 +167,14 @@ def _spool(report: StatusReport, width: int) -> list[Line]:
 
 
 def _troubles(report: StatusReport) -> tuple[Finding, ...]:
-    """The findings, and the last error of each channel that none of them is about."""
+    """The findings that stand nowhere else, and the last error of each channel that none of them is about."""
     told = {finding.where for finding in report.findings}
     untold = [
         Finding("channel.last-error", Severity.WARNING, channel.last_error, where=channel.name)
         for channel in report.channels
         if channel.last_error and channel.name not in told
     ]
-    return by_severity([*report.findings, *untold])
+    return by_severity([*not_told_by(report.clients, report.findings), *untold])
 
 
 def _findings(report: StatusReport, width: int) -> list[list[Line]]:
@@ -196,3 +206,10 @@ def _shortened(paragraphs: list[list[Line]], room: int) -> list[Line]:
 
 def _found(finding: Finding) -> str:
     return f"{finding.where}: {finding.text}" if finding.where else finding.text
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first ones, and how many more there are."""
+    shown = [fitted(name, min(cells_of(name), NAME_CELLS), left=True) for name in names[:NAMED]]
+    names = shown if len(names) <= NAMED else [*shown, f"{len(names) - NAMED} more"]
+    return " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]

@@ -1,122 +1,86 @@
-"""The table of channels on the status screen.
+"""What the tables on the status screen are made of.
 
-Secret: which columns there are, what gives way in a narrow window, and which channels are worth a line in a low one.
-Promise: a channel with something to tell is shown before a quiet one, and how many are left out is said.
+Secret: how a cell, a row and a heading are laid out, and how numbers, times and states look in them.
+Promise: each row of a table is as wide as its heading, whatever its cells hold; columns go from the right where a
+window is too narrow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Generic, TypeVar
 
 from agent.cli.amounts import age, count, milliseconds
-from agent.cli.lines import Line, Span, Tone, cells_of, clean, fitted
-from agent.status import ChannelState, ChannelStatus
+from agent.cli.lines import Line, Span, Tone, clean, fitted
+from agent.status import Rtt
 
-NAME_CELLS = 16  # a channel's name gets at least so many before its address may stand beside it
-ADDRESS_CELLS = 22
-LEAST_NAME_CELLS = 8
-LEAST_ROWS = 3
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One column of the channel table; a left-aligned one may be cut in the middle."""
+class Column(Generic[Row]):
+    """One column of a table; a left-aligned one may be cut in the middle."""
 
     title: str
-    cell: Callable[[ChannelStatus], Span]
+    cell: Callable[[Row], Span]
     cells: int
     left: bool = False
 
 
-def channel_table(channels: Sequence[ChannelStatus], *, spool_only: bool, width: int, room: int) -> list[Line]:
-    """A heading and a line for each of the channels, at least one, in `room` lines where that is possible.
-
-    `spool_only`: nothing is known but what the spool holds.
-    """
-    shown, left_out = list(channels), []
-    if len(shown) + 1 > room:
-        ranked = sorted(channels, key=_is_quiet)
-        rows = max(room - 2, LEAST_ROWS)
-        shown, left_out = ranked[:rows], ranked[rows:]
-    columns = _columns(shown, width, spool_only=spool_only)
-    heading = " ".join(fitted(column.title, column.cells, left=column.left) for column in columns)
-    lines: list[Line] = [((heading, Tone.STRONG),)]
-    for channel in shown:
-        spans: list[Span] = []
-        for column in columns:
-            text, tone = column.cell(channel)
-            spans += [(fitted(clean(text), column.cells, left=column.left), tone), (" ", Tone.PLAIN)]
-        lines.append(tuple(spans[:-1]))
-    if left_out:
-        kind = "quiet ones" if all(map(_is_quiet, left_out)) else "channels"
-        lines.append(((f"and {len(left_out)} more {kind}: agent status | more", Tone.QUIET),))
-    return lines
+def heading_of(columns: Sequence[Column[Row]]) -> Line:
+    return ((" ".join(fitted(column.title, column.cells, left=column.left) for column in columns), Tone.STRONG),)
 
 
-def _columns(channels: list[ChannelStatus], width: int, *, spool_only: bool) -> list[Column]:
-    def number(title: str, value: Callable[[ChannelStatus], int], cells: int = 4, tone: Tone = Tone.PLAIN) -> Column:
-        return Column(title, lambda c: (count(value(c)), tone if value(c) else Tone.QUIET), cells)
+def line_of(columns: Sequence[Column[Row]], row: Row) -> Line:
+    spans: list[Span] = []
+    for column in columns:
+        text, tone = column.cell(row)
+        spans += [(fitted(clean(text), column.cells, left=column.left), tone), (" ", Tone.PLAIN)]
+    return tuple(spans[:-1])
 
-    def trip(title: str, value: Callable[[ChannelStatus], float]) -> Column:
-        return Column(title, lambda c: (milliseconds(value(c)) if c.rtt.count else "-", Tone.PLAIN), 5)
 
-    longest = max(cells_of(clean(channel.name)) for channel in channels)
-    waiting = [number("queue", lambda c: c.queued, 5, Tone.WARNING), Column("oldest", _oldest, 6)]
-    if spool_only:
-        return [_name(min(longest, width - 13)), *waiting]
-    columns = [
-        Column("state", _state, max(len("state"), *(len(_state(channel)[0]) for channel in channels)), left=True),
-        number("conn", lambda c: c.connections),
-        number("in", lambda c: c.received),
-        number("ack", lambda c: c.acknowledged),
-        number("nak", lambda c: c.rejected, tone=Tone.WARNING),
-        *waiting,
-        trip("p50", lambda c: c.rtt.p50),
-        trip("p95", lambda c: c.rtt.p95),
-        trip("p99", lambda c: c.rtt.p99),
+def left_out_line(what: str) -> Line:
+    """The last line of a table that does not hold everything; `what` as in "3 more channels"."""
+    return ((f"and {what}: agent status | more", Tone.QUIET),)
+
+
+def number(title: str, value: Callable[[Row], int], cells: int = 4, *, tone: Tone = Tone.PLAIN) -> Column[Row]:
+    """A count; 0 is quiet."""
+    return Column(title, lambda row: (count(value(row)), tone if value(row) else Tone.QUIET), cells)
+
+
+def since(title: str, seconds: Callable[[Row], float | None]) -> Column[Row]:
+    """How old the oldest of what waits is; None: nothing waits."""
+
+    def cell(row: Row) -> Span:
+        age_s = seconds(row)
+        return ("-", Tone.QUIET) if age_s is None else (age(age_s, short=True), Tone.WARNING)
+
+    return Column(title, cell, 6)
+
+
+def round_trips(rtt: Callable[[Row], Rtt]) -> list[Column[Row]]:
+    """The median, and what 95 and 99 per cent do not exceed."""
+
+    def percentile(title: str, value: Callable[[Rtt], float]) -> Column[Row]:
+        return Column(title, lambda row: (milliseconds(value(rtt(row))) if rtt(row).count else "-", Tone.PLAIN), 5)
+
+    return [
+        percentile("p50", lambda trips: trips.p50),
+        percentile("p95", lambda trips: trips.p95),
+        percentile("p99", lambda trips: trips.p99),
     ]
-    while (room := width - sum(column.cells + 1 for column in columns)) < LEAST_NAME_CELLS + 6 and len(columns) > 1:
+
+
+def state(word: Callable[[Row], Span], rows: Iterable[Row]) -> Column[Row]:
+    """As wide as its longest word."""
+    title = "state"
+    return Column(title, word, max(len(title), *(len(word(row)[0]) for row in rows)), left=True)
+
+
+def give_way(columns: list[Column[Row]], width: int, least: int) -> int:
+    """How many cells the columns leave for a name, after the last ones have gone that would leave less than `least`."""
+    while (room := width - sum(column.cells + 1 for column in columns)) < least and len(columns) > 1:
         columns.pop()
-    wanted = max(cells_of(clean(channel.address)) for channel in channels)
-    if room < NAME_CELLS + 1 + ADDRESS_CELLS:
-        port = Column("port", lambda c: (_port(c.address), Tone.QUIET), 5)
-        return [_name(min(longest, room - 6)), port, *columns]
-    name = min(longest, max(NAME_CELLS, room - 1 - wanted))
-    address = Column("address", lambda c: (c.address, Tone.QUIET), min(wanted, room - 1 - name), left=True)
-    return [_name(name), address, *columns]
-
-
-def _name(cells: int) -> Column:
-    return Column("channel", lambda c: (c.name, Tone.STRONG), max(cells, len("channel")), left=True)
-
-
-def _state(channel: ChannelStatus) -> Span:
-    match channel.state:
-        case ChannelState.LISTENING | ChannelState.CONNECTED:
-            return "ok", Tone.GOOD
-        case ChannelState.FAILED:
-            return "FAILED", Tone.BAD
-        case ChannelState.OFF:
-            return "off", Tone.QUIET
-        case other:
-            return other, Tone.WARNING
-
-
-def _oldest(channel: ChannelStatus) -> Span:
-    if channel.oldest_queued_seconds is None:
-        return "-", Tone.QUIET
-    return age(channel.oldest_queued_seconds, short=True), Tone.WARNING
-
-
-def _is_quiet(channel: ChannelStatus) -> bool:
-    well = channel.state in (ChannelState.LISTENING, ChannelState.CONNECTED, ChannelState.OFF)
-    return well and not channel.queued and not channel.last_error
-
-
-def _port(address: str) -> str:
-    try:
-        return str(urlsplit(address).port or "-")
-    except ValueError:
-        return "-"
+    return room

@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from agent.errors import Severity
-from agent.status.report import ChannelState, ChannelStatus, Rtt, ServerStatus, SpoolStatus, StatusReport
+from agent.status.report import (
+    ChannelState,
+    ChannelStatus,
+    ClientStatus,
+    Rtt,
+    ServerStatus,
+    SpoolStatus,
+    StatusReport,
+)
 
 PREFIX = "onprem_agent_"
 
@@ -41,6 +49,20 @@ PER_KIND: tuple[tuple[str, str, Callable[[ChannelStatus], Mapping[str, int]]], .
     ("refused_total", "What was not taken, by kind.", lambda c: c.refused),
     ("odd_total", "Connections that were no HL7 or badly framed, by kind.", lambda c: c.odd),
 )
+PER_REMOTE: tuple[tuple[str, str, Callable[[ClientStatus], float | None]], ...] = (
+    ("connections", "Outbound connections open now.", lambda c: c.connections),
+    ("connections_total", "Outbound connections ever opened.", lambda c: c.connections_total),
+    ("reconnects_total", "Outbound connections opened after one was lost.", lambda c: c.reconnects),
+    ("waiting", "Messages waiting for a connection.", lambda c: c.waiting),
+    ("in_flight", "Messages written and not answered yet.", lambda c: c.in_flight),
+    ("pushed_total", "Messages accepted for the remote.", lambda c: c.pushed),
+    ("acknowledged_total", "Positive acknowledgements of the remote.", lambda c: c.acknowledged),
+    ("refused_total", "Negative acknowledgements of the remote.", lambda c: c.refused),
+    ("retried_total", "Tries after the first of durable messages.", lambda c: c.retried),
+    ("late_total", "Answers that nobody waited for any more.", lambda c: c.late),
+    ("stored", "Durable messages on disk that the remote has not answered.", lambda c: c.stored),
+    ("oldest_stored_seconds", "Age of the oldest of them.", lambda c: c.oldest_stored_seconds),
+)
 
 
 def prometheus(report: StatusReport) -> str:
@@ -64,15 +86,22 @@ def prometheus(report: StatusReport) -> str:
         "From sending a message to the server's answer.",
         [(at, channel.rtt) for at, channel in channels],
     )
-    pools = [({"remote": each.remote}, each) for each in report.clients]
-    page.family("client_connections", "Outbound connections.", [(at, pool.connections) for at, pool in pools])
-    page.histogram(
-        "client_round_trip_seconds",
-        "From sending a message to a device to its answer.",
-        [(at, pool.rtt) for at, pool in pools],
-    )
+    _remotes(page, report.clients)
     _spool(page, report.spool)
     return page.text()
+
+
+def _remotes(page: _Page, clients: Iterable[ClientStatus]) -> None:
+    remotes = [({"remote": client.remote}, client) for client in clients]
+    for name, meaning, value in PER_REMOTE:
+        page.family(f"client_{name}", meaning, [(at, value(client)) for at, client in remotes])
+    failed = [({**at, "kind": kind}, n) for at, client in remotes for kind, n in sorted(client.failed.items())]
+    page.family("client_failed_total", "Messages without an acknowledgement, by kind.", failed)
+    page.histogram(
+        "client_round_trip_seconds",
+        "From sending a message to a remote to its acknowledgement.",
+        [(at, client.rtt) for at, client in remotes],
+    )
 
 
 def _server(page: _Page, server: ServerStatus) -> None:

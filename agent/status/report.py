@@ -15,7 +15,9 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.errors import Finding, Severity
-from agent.metrics import UNMEASURED, ChannelMetrics, Histogram, rtt_json
+from agent.failures import Kind
+from agent.metrics import UNMEASURED, ChannelMetrics, Histogram, RemoteMetrics, rtt_json
+from agent.spec import RemoteSpec
 
 GRAVEST_FIRST = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
@@ -155,11 +157,62 @@ class ChannelStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ClientStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """One pool of outbound connections, by the remote's URL."""
+    """One remote that messages are pushed to, by its URL. Counts are since the process started (`RemoteMetrics`).
+
+    `failed`: messages that got no acknowledgement, by kind (`agent.failures.Kind`); `timeouts`: those of them that the
+    remote left without an answer. `max_clients`: connections that there may be, 0 where it is not known. `stored`: its
+    durable messages on disk, those under way included, and the oldest one's age. `last_error` is empty again after an
+    acknowledgement.
+    """
 
     remote: str
     connections: int = 0
     rtt: Rtt = NO_RTT
+    waiting: int = 0
+    in_flight: int = 0
+    pushed: int = 0
+    acknowledged: int = 0
+    refused: int = 0
+    retried: int = 0
+    late: int = 0
+    failed: Mapping[str, int] = {}
+    timeouts: int = 0
+    reconnects: int = 0
+    connections_total: int = 0
+    max_clients: int = 0
+    keep_alive: bool = False
+    durable: bool = False
+    stored: int = 0
+    oldest_stored_seconds: float | None = None
+    last_error: str = ""
+
+    @classmethod
+    def of(
+        cls, metrics: RemoteMetrics, *, spec: RemoteSpec, stored: int, oldest_stored_seconds: float | None
+    ) -> ClientStatus:
+        """A remote of the running daemon: its counters, what it may do, and what the spool holds for it."""
+        return cls(
+            remote=spec.url,
+            connections=metrics.connections,
+            rtt=Rtt.of(metrics.rtt, metrics.pending),
+            waiting=metrics.waiting,
+            in_flight=metrics.pending,
+            pushed=metrics.pushed,
+            acknowledged=metrics.acknowledged,
+            refused=metrics.refused,
+            retried=metrics.retried,
+            late=metrics.late,
+            failed={str(kind): number for kind, number in metrics.failed.items()},
+            timeouts=metrics.failed.get(Kind.SILENT, 0),
+            reconnects=metrics.reconnects,
+            connections_total=metrics.connections_total,
+            max_clients=1 if spec.serialize else spec.max_clients,
+            keep_alive=spec.keep_alive,
+            durable=spec.durable,
+            stored=stored,
+            oldest_stored_seconds=oldest_stored_seconds,
+            last_error=metrics.last_error,
+        )
 
 
 class SpoolStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -220,7 +273,10 @@ def to_json(report: StatusReport) -> bytes:
 
 
 def offline(version: str, spool: Mapping[str, Any], *, url: str = "", findings: Iterable[Finding] = ()) -> StatusReport:
-    """The report of a daemon that does not run; `spool` is what `agent.store.peek.read_status` found."""
+    """The report of a daemon that does not run; `spool` is what `agent.store.peek.read_status` found.
+
+    `spool["remotes"]`, where it is known, is {URL: {queued, oldestQueuedSeconds}}, as `spool["channels"]` is by name.
+    """
     channels = tuple(
         ChannelStatus(
             name=name,
@@ -232,13 +288,18 @@ def offline(version: str, spool: Mapping[str, Any], *, url: str = "", findings: 
         )
         for name, facts in sorted(spool.get("channels", {}).items())
     )
+    clients = tuple(
+        ClientStatus(url, durable=True, stored=facts["queued"], oldest_stored_seconds=facts["oldestQueuedSeconds"])
+        for url, facts in sorted(spool.get("remotes", {}).items())
+        if facts["queued"]
+    )
     return StatusReport(
         version=version,
         running=False,
         uptime_seconds=None,
         server=ServerStatus(url, live=False),
         channels=channels,
-        clients=(),
-        spool=msgspec.convert({key: spool[key] for key in spool if key != "channels"}, SpoolStatus),
+        clients=clients,
+        spool=msgspec.convert({key: spool[key] for key in spool if key not in ("channels", "remotes")}, SpoolStatus),
         findings=by_severity(findings),
     )

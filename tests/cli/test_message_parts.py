@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cli.lines import plain
-from agent.cli.message_parts import Segment, masked, segments_of, text_of
+from agent.cli.message_parts import Segment, encoding_of, masked, segments_of, text_of
 from agent.cli.message_view import segment_lines
 
 MSH = "MSH|^~\\&|ADT|WARD|LAB|HOSP|20260101120000||ADT^A01^ADT_A01|MSG1|P|2.5.1"
@@ -140,10 +140,47 @@ class TestText:
         assert "ÉÉ" in text
         assert "no character set that is known" in how
 
-    @given(st.binary())
-    def test_any_bytes_can_be_read(self, body: bytes) -> None:
-        text_of(body)
-        text_of(MSH.encode() + b"\r" + body)
+    @pytest.mark.parametrize(
+        ("encoding", "written", "read_as"),
+        [
+            ("iso-8859-1", "latin-1", "ISO-8859-1, as the remote's URL says"),
+            ("Shift_JIS", "utf-8", "SHIFT-JIS, as the remote's URL says"),
+            ("auto", "utf-8", "UTF-8, as MSH-18 says"),
+            (None, "utf-8", "UTF-8, as MSH-18 says"),
+            ("klingon", "utf-8", "UTF-8, as the remote's URL names no character set that is known"),
+        ],
+    )
+    def test_for_a_remote_its_url_goes_before_the_message(
+        self, encoding: str | None, written: str, read_as: str
+    ) -> None:
+        text, how = text_of(f"{MSH}||||||UNICODE UTF-8\rPID|||||GRÜN\r".encode(written), encoding)
+
+        assert how == read_as
+        assert ("GRÜN" in text) is (encoding != "Shift_JIS")
+
+    @pytest.mark.parametrize(
+        ("url", "encoding"),
+        [
+            ("mllp://lab:2575?durable=true&encoding=iso-8859-1", "iso-8859-1"),
+            ("mllp://lab:2575?encoding=ISO_IR%20100&encoding=utf-8", "ISO_IR 100"),
+            ("mllp://lab:2575?durable=true", None),
+            ("mllp://[fe80::1]:2575", None),
+            ("encoding=utf-8", None),
+            ("", None),
+        ],
+    )
+    def test_the_character_set_of_a_remote_stands_in_its_url(self, url: str, encoding: str | None) -> None:
+        assert encoding_of(url) == encoding
+
+    @given(st.text())
+    def test_any_url_has_one_or_none(self, url: str) -> None:
+        encoding_of(url)
+        encoding_of(f"mllp://lab:2575?encoding={url}")
+
+    @given(st.binary(), st.none() | st.text())
+    def test_any_bytes_can_be_read(self, body: bytes, encoding: str | None) -> None:
+        text_of(body, encoding)
+        text_of(MSH.encode() + b"\r" + body, encoding)
 
 
 PEOPLE = st.text(alphabet="QZJKqzjk1234ÑßøЖж漢٣'- ", min_size=5, max_size=30).filter(

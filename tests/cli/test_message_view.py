@@ -15,7 +15,7 @@ from agent.cli.lines import Tone, cells_of, plain
 from agent.cli.message_parts import masked, segments_of
 from agent.cli.message_view import LONG_CHARS, facts_of, head_lines, message_table, segment_lines, wrapped
 from agent.store.ledger import Entry
-from agent.store.row import AckState, Repeat, State
+from agent.store.row import AckState, Direction, Repeat, State
 
 MSH = "MSH|^~\\&|ADT|WARD|LAB|HOSP|20260101120000||ADT^A01^ADT_A01|MSG1|P|2.5.1"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC).astimezone()
@@ -40,6 +40,18 @@ ENTRY = Entry(
     ack_code="AA",
     reason="",
     answer_bytes=80,
+    direction=Direction.IN,
+    callback="",
+)
+URL = "mllp://lab.hospital:2575?durable=true"
+OUT = replace(
+    ENTRY,
+    direction=Direction.OUT,
+    channel=URL,
+    remote="lab.hospital:2575",
+    order_key=b"",
+    status=None,
+    callback="callback-1",
 )
 
 
@@ -50,12 +62,13 @@ PEOPLE = st.text(alphabet="QZJKqzjk1234ÑßøЖж漢٣'- ", min_size=5, max_size
 
 @given(PEOPLE)
 def test_a_patient_is_not_in_what_is_told_of_a_message(person: str) -> None:
-    entry = replace(ENTRY, state=State.REJECTED, reason=f"no {person} here", order_key=person.encode())
+    for entry in (ENTRY, OUT):
+        entry = replace(entry, state=State.REJECTED, reason=f"no {person} here", order_key=person.encode())
 
-    assert person in plain(head_lines(entry, "UTF-8", mask=False, width=None))
-    assert person not in plain(head_lines(entry, "UTF-8", mask=True, width=None))
-    assert person not in json.dumps(facts_of(entry), ensure_ascii=False)
-    assert person not in plain(message_table([entry], NOW, None))
+        assert person in plain(head_lines(entry, "UTF-8", mask=False, width=None))
+        assert person not in plain(head_lines(entry, "UTF-8", mask=True, width=None))
+        assert person not in json.dumps(facts_of(entry), ensure_ascii=False)
+        assert person not in plain(message_table([entry], NOW, None))
 
 
 class TestLayout:
@@ -109,10 +122,12 @@ class TestLayout:
             ack_code=hostile,
         )
         for mask in (False, True):
-            lines = head_lines(entry, "UTF-8", mask=mask, width=80)
-            lines += segment_lines(segments_of(f"{MSH}\rPID|||{hostile}\r{hostile}\r", mask=mask), 80)
-            lines += message_table([entry], NOW, 80)
-            assert plain(lines).replace("\n", "").isprintable()
+            for direction in Direction:
+                entry = replace(entry, direction=direction, callback=hostile)
+                lines = head_lines(entry, "UTF-8", mask=mask, width=80)
+                lines += segment_lines(segments_of(f"{MSH}\rPID|||{hostile}\r{hostile}\r", mask=mask), 80)
+                lines += message_table([entry], NOW, 80)
+                assert plain(lines).replace("\n", "").isprintable()
 
 
 class TestTable:
@@ -133,6 +148,7 @@ class TestTable:
         assert heading.split() == [
             "id",
             "received",
+            "way",
             "channel",
             "type",
             "control",
@@ -143,15 +159,37 @@ class TestTable:
             "size",
         ]
         assert line.split()[0] == "4711"
-        assert line.split()[2:] == ["adt", "ADT^A01", "MSG1", "processed", "1", "AA", "2.0", "KiB"]
+        assert line.split()[2:] == ["in", "adt", "ADT^A01", "MSG1", "processed", "1", "AA", "2.0", "KiB"]
+
+    def test_what_goes_out_is_listed_with_the_host_and_port_of_its_remote(self) -> None:
+        lines = [plain(message_table(page, NOW, None)).splitlines() for page in ([OUT], [OUT, ENTRY], [ENTRY])]
+
+        assert [page[0].split()[3] for page in lines] == ["remote", "channel/remote", "channel"]
+        assert lines[1][1].split()[2:4] == ["out", "lab.hospital:2575"]
+        assert lines[1][2].split()[2:4] == ["in", "adt"]
+        assert "mllp://" not in "".join(lines[1])
+
+    def test_a_narrow_window_leaves_out_the_size_before_a_remote_cannot_be_told_from_another(self) -> None:
+        control_id = b"CONTROL-ID-OF-26-CHARACTERS"
+        yesterday = replace(ENTRY, received_ms=ENTRY.received_ms - 86_400_000, control_id=control_id)
+        page = [
+            replace(OUT, remote=f"10.1.2.{end}:2575", ack=AckState.UNDELIVERED, control_id=control_id) for end in (3, 4)
+        ]
+
+        (heading, *lines) = plain(message_table([*page, yesterday], NOW, 88)).splitlines()
+
+        assert "size" not in heading
+        assert [line.split()[3] for line in lines[:2]] == ["10.1.2.3:2575", "10.1.2.4:2575"]
+        assert max(map(cells_of, [heading, *lines])) <= 88
 
     @pytest.mark.parametrize("width", [72, 80, 120])
     def test_it_fits_the_window_and_the_ids_are_whole(self, width: int) -> None:
         wide = replace(
             ENTRY, channel="a-channel-with-a-long-name", control_id=b"CONTROL-ID-OF-26-CHARACTERS", id=1_234_567
         )
+        outbound = replace(OUT, ack=AckState.UNDELIVERED, ambiguous=True, state=State.PROCESSED)
 
-        lines = plain(message_table([wide, ENTRY], NOW, width)).splitlines()
+        lines = plain(message_table([wide, ENTRY, outbound], NOW, width)).splitlines()
 
         assert max(map(cells_of, lines)) <= width
         assert "1234567" in lines[1]
@@ -179,6 +217,17 @@ class TestTable:
             (replace(ENTRY, ack=AckState.PENDING, ack_code=""), "owed", Tone.PLAIN),
             (replace(ENTRY, ack=AckState.NOT_OWED, ack_code=""), "-", Tone.QUIET),
             (replace(ENTRY, attempts=5), "    5", Tone.WARNING),
+            (replace(ENTRY, ambiguous=True), "processed*", Tone.GOOD),
+            (replace(OUT, state=State.HELD, ambiguous=True), "held*", Tone.WARNING),
+            (OUT, "AA", Tone.PLAIN),
+            (replace(OUT, ack_code="AR"), "AR", Tone.WARNING),
+            (replace(OUT, ack_code=""), "-", Tone.QUIET),
+            (replace(OUT, ack=AckState.UNDELIVERED), "AA untold", Tone.WARNING),
+            (replace(OUT, ack=AckState.UNDELIVERED, ack_code=""), "untold", Tone.WARNING),
+            (replace(OUT, ack=AckState.PENDING, ack_code=""), "owed", Tone.PLAIN),
+            (replace(OUT, ack=AckState.PENDING, ack_code="", callback=""), "-", Tone.QUIET),
+            (replace(OUT, ack=AckState.NOT_OWED, callback=""), "AA", Tone.PLAIN),
+            (replace(OUT, ack=AckState.NOT_OWED, ack_code="AE", callback=""), "AE", Tone.WARNING),
         ],
     )
     def test_what_needs_a_person_is_coloured(self, entry: Entry, cell: str, tone: Tone) -> None:
@@ -210,11 +259,45 @@ class TestHead:
     def test_the_fate_of_a_message_is_told_in_words(self, entry: Entry, words: str) -> None:
         assert words in plain(head_lines(entry, "UTF-8", mask=False, width=None))
 
+    @pytest.mark.parametrize(
+        ("entry", "words"),
+        [
+            (OUT, f"to      {URL}  pushed by the server {NOW:%d %b %Y %H:%M:%S}"),
+            (OUT, "state   processed: the remote accepted it  1 attempt"),
+            (OUT, "ack     AA (accepted), from the remote"),
+            (OUT, "server  the server was told"),
+            (replace(OUT, state=State.QUEUED, attempts=0), "queued: it waits for the remote  0 attempts"),
+            (replace(OUT, state=State.QUEUED, attempts=2, due_ms=1), "2 attempts, the next is due"),
+            (replace(OUT, state=State.INFLIGHT), "in flight: written to the remote, or about to be, and not answered"),
+            (replace(OUT, state=State.REJECTED, ack_code="AR"), "rejected: the remote refused it"),
+            (replace(OUT, state=State.REJECTED, ack_code="AR"), "AR (rejected), from the remote"),
+            (replace(OUT, state=State.FAILED, ack_code=""), "failed: tried as often as the remote's policy allows"),
+            (replace(OUT, state=State.FAILED, ack_code=""), "ack     none came"),
+            (replace(OUT, state=State.QUEUED, ack_code=""), "ack     none so far"),
+            (replace(OUT, state=State.HELD), "held: the remote may have it or not; a person decides"),
+            (replace(OUT, state=State.HELD, ambiguous=True), "ambiguous: it was sent, and no answer came"),
+            (replace(OUT, ambiguous=True), "ambiguous: a try was not answered, so the remote may have it twice"),
+            (replace(OUT, ack=AckState.PENDING), "the server waits, and was not told so far"),
+            (replace(OUT, ack=AckState.PENDING, callback=""), "the server does not wait to be told"),
+            (replace(OUT, ack=AckState.NOT_OWED, callback=""), "the server does not wait to be told"),
+            (replace(OUT, ack=AckState.UNDELIVERED), "the server was not told: the connection to it was away"),
+            (replace(OUT, settled_ms=ENTRY.received_ms + 55), "55ms after it came"),
+        ],
+    )
+    def test_the_fate_of_a_message_that_goes_out_is_told_in_words(self, entry: Entry, words: str) -> None:
+        shown = plain(head_lines(entry, "UTF-8", mask=False, width=None))
+
+        assert words in shown
+        assert "order" not in shown
+        assert "channel" not in shown
+        assert "sender" not in shown
+
     @pytest.mark.parametrize("width", [60, 80, 120])
     def test_it_fits_the_window(self, width: int) -> None:
-        entry = replace(ENTRY, ambiguous=True, reason="a long reason " * 20, settled_ms=ENTRY.received_ms)
+        for entry in (ENTRY, replace(OUT, channel=f"{URL}&encoding=iso-8859-1&tls={'x' * 100}")):
+            entry = replace(entry, ambiguous=True, reason="a long reason " * 20, settled_ms=ENTRY.received_ms)
 
-        assert max(map(cells_of, plain(head_lines(entry, "UTF-8", mask=False, width=width)).splitlines())) <= width
+            assert max(map(cells_of, plain(head_lines(entry, "UTF-8", mask=False, width=width)).splitlines())) <= width
 
 
 def test_facts_for_a_script_are_whole_and_name_no_patient() -> None:
@@ -239,6 +322,16 @@ def test_facts_for_a_script_are_whole_and_name_no_patient() -> None:
         "repeat": "retried",
         "sequenceNumber": None,
         "ack": {"code": None, "state": "not-owed"},
+        "callback": None,
         "sizeBytes": 2048,
         "answerBytes": 80,
     }
+
+
+def test_facts_of_what_goes_out_say_whither_and_who_waits() -> None:
+    facts = facts_of(OUT)
+
+    assert (facts["direction"], facts["channel"], facts["remote"]) == ("out", URL, "lab.hospital:2575")
+    assert (facts["callback"], facts["ack"]) == ("callback-1", {"code": "AA", "state": "delivered"})
+    unasked = facts_of(replace(OUT, callback="", ack=AckState.PENDING, ack_code=""))
+    assert (unasked["callback"], unasked["ack"]) == (None, {"code": None, "state": "not-owed"})

@@ -19,7 +19,7 @@ import pytest
 from agent.cli import main
 from agent.cli.messages import interval
 from agent.protocol.hl7 import Header, build_ack
-from agent.store.row import AckState, Row, State
+from agent.store.row import AckState, Direction, Row, State
 from agent.store.spool import Spool, SpoolEvents
 from agent.ward.feed import Hospital
 
@@ -41,13 +41,15 @@ async def spool_at(data_dir: Path) -> AsyncIterator[Spool]:
             work.cancel()
 
 
-def came(spool: Spool, body: bytes, *, channel: str = "adt", ago_s: float = 0) -> Row:
-    """A message that has come in `ago_s` ago and is kept."""
+def came(spool: Spool, body: bytes, *, channel: str = "adt", ago_s: float = 0, to: str = "") -> Row:
+    """A message that has come in, or was pushed `to` a remote, `ago_s` ago, and is kept."""
     header = Header.of(body)
     received_ms = int((datetime.now().astimezone() - timedelta(seconds=ago_s)).timestamp() * 1_000)
+    remote, direction = ("lab:2575", Direction.OUT) if to else ("10.1.1.1:5000", Direction.IN)
     row = Row(
-        spool.next_id(), channel, "10.1.1.1:5000", b"WARD", header.control_id, header.message_type, received_ms, body
-    )
+        spool.next_id(), to or channel, remote, b"" if to else b"WARD", header.control_id, header.message_type,
+        received_ms, body, direction=direction, callback="callback-1" if to else "",
+    )  # fmt: skip
     spool.put(row)
     return row
 
@@ -166,7 +168,7 @@ class TestList:
     @pytest.mark.parametrize(
         ("words", "sentence"),
         [
-            (["--direction", "out"], "what devices send to the server"),
+            (["--direction", "out"], "of what goes out, only that to remotes with durable=true is kept here"),
             (["--channel", "lba"], "none of a channel 'lba', only of adt,"),
             (["--type", "XYZ"], "No messages that fit"),
         ],
@@ -214,6 +216,138 @@ class TestList:
         shown = capsys.readouterr()
         assert said in shown.err
         assert shown.out == ""
+
+
+LATIN = "mllp://lab:2575?durable=true&encoding=iso-8859-1"
+PLAIN = "mllp://lab:2575?durable=true"
+UMLAUT = "NTE|1||f\xe4llt auf\r"
+
+
+@pytest.fixture
+def busy(host: Path) -> Path:
+    """The same host, which also pushed four messages to remotes: one waits, one is held, one may be there twice."""
+
+    async def fill() -> None:
+        async with spool_at(host) as spool:
+            accepted = came(spool, ADT % b"OUT1" + UMLAUT.encode("latin-1"), to=LATIN)
+            held, twice = (came(spool, ADT % control_id, to=PLAIN) for control_id in (b"OUT2", b"OUT3"))
+            came(spool, ADT % b"OUT4" + UMLAUT.encode(), to=PLAIN)
+            await on_disk(spool)
+            settle(spool, accepted, State.PROCESSED, text="gepr\xfcft")
+            accepted.answer = (accepted.answer or b"").decode().encode("latin-1")
+            twice.ambiguous = held.ambiguous = True
+            settle(spool, twice, State.PROCESSED)
+            held.state, held.attempts, held.ack = State.HELD, 1, AckState.UNDELIVERED
+            held.reason = "the remote closed the connection before it answered about NEMO 4711"
+            spool.settle(held)
+            await on_disk(spool)
+
+    asyncio.run(fill())
+    return host
+
+
+class TestWhatGoesOut:
+    def test_both_directions_are_in_one_list_and_the_remote_is_named(self, busy: Path, capsys: Screen) -> None:
+        assert ask(busy, "list", "--limit", "5") == 0
+
+        heading, *lines, closing = capsys.readouterr().out.splitlines()
+        assert heading.split()[2:4] == ["way", "channel/remote"]
+        assert [line.split()[2:4] for line in lines] == [["out", "lab:2575"]] * 4 + [["in", "adt"]]
+        assert [line.split()[6] for line in lines] == ["queued", "processed*", "held*", "processed", "rejected"]
+        assert closing == "5 messages. For older ones add --before 31  * may have arrived twice"
+
+    @pytest.mark.parametrize(
+        ("words", "found"),
+        [
+            (["--direction", "out"], {32, 33, 34, 35}),
+            (["--direction", "in", "--since", "10min"], {31}),
+            (["--direction", "all", "--since", "10min"], {31, 32, 33, 34, 35}),
+            (["--direction", "out", "--state", "open"], {35}),
+            (["--state", "problem"], {31, 33}),
+            (["--channel", LATIN], {32}),
+            (["--control-id", "OUT*"], {32, 33, 34, 35}),
+            (["--control-id", "OUT3", "--direction", "in"], set()),
+        ],
+    )
+    def test_what_is_asked_for_is_found(self, busy: Path, capsys: Screen, words: list[str], found: set[int]) -> None:
+        assert {message["id"] for message in listed(busy, capsys, *words)} == found
+
+    def test_pages_give_every_message_once(self, busy: Path, capsys: Screen) -> None:
+        seen: list[object] = []
+        while page := listed(busy, capsys, "--limit", "4", *(["--before", str(seen[-1])] if seen else [])):
+            seen += [message["id"] for message in page]
+
+        assert seen == list(range(35, 0, -1))
+
+    def test_an_unknown_name_is_answered_with_the_known_ones_and_the_remotes(self, busy: Path, capsys: Screen) -> None:
+        assert ask(busy, "list", "--channel", "lba") == 0
+
+        assert PLAIN in capsys.readouterr().out
+
+    def test_the_list_names_no_patient(self, busy: Path, capsys: Screen) -> None:
+        for words in ([], ["--json"]):
+            assert ask(busy, "list", "--direction", "out", *words) == 0
+            shown = capsys.readouterr().out
+            assert "OUT2" in shown
+            assert "NEMO" not in shown
+            assert "4711" not in shown
+
+    def test_it_is_shown_as_sent_and_then_as_acknowledged_by_the_remote(self, busy: Path, capsys: Screen) -> None:
+        assert ask(busy, "show", "34") == 0
+
+        head, rest = capsys.readouterr().out.split("\n\n", 1)
+        message, acknowledgement = rest.split("\n\nThe remote's acknowledgement:\n")
+        assert f"to      {PLAIN}  pushed by the server" in head
+        assert "processed: the remote accepted it" in head
+        assert "the remote may have it twice" in head
+        assert re.search(r"^  PID-5\.1 +Patient Name / Family Name +NEMO$", message, re.MULTILINE)
+        assert re.search(r"^  MSA-1 +Acknowledgment Code +AA$", acknowledgement, re.MULTILINE)
+
+    def test_its_text_is_read_as_the_remote_s_url_says_else_as_msh_18_does(self, busy: Path, capsys: Screen) -> None:
+        assert ask(busy, "show", "32") == 0
+        in_latin = capsys.readouterr().out
+        assert ask(busy, "show", "35") == 0
+        in_utf_8 = capsys.readouterr().out
+
+        assert "read as ISO-8859-1, as the remote's URL says" in in_latin
+        assert "f\xe4llt auf" in in_latin
+        assert re.search(r"^  MSA-3 .* gepr\xfcft$", in_latin, re.MULTILINE)
+        assert "read as UTF-8, as MSH-18 says nothing" in in_utf_8
+        assert "f\xe4llt auf" in in_utf_8
+
+    def test_for_a_script_it_is_one_object(self, busy: Path, capsys: Screen) -> None:
+        assert ask(busy, "show", "32", "--json") == 0
+
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["direction"], facts["channel"], facts["remote"]) == ("out", LATIN, "lab:2575")
+        assert (facts["callback"], facts["ack"]) == ("callback-1", {"code": "AA", "state": "delivered"})
+        assert facts["raw"].endswith(UMLAUT)
+        assert "gepr\xfcft" in facts["answer"]["raw"]
+
+    @pytest.mark.parametrize("words", [["--mask"], ["--mask", "--json"]])
+    def test_masked_it_may_be_sent_to_a_vendor(self, busy: Path, capsys: Screen, words: list[str]) -> None:
+        assert ask(busy, "show", "33", *words) == 0
+
+        shown = capsys.readouterr().out
+        assert "NEMO" not in shown
+        assert "4711" not in shown
+        assert "OUT2" in shown
+        assert PLAIN in shown
+
+    def test_raw_is_exactly_what_goes_out_and_what_came_back(
+        self, busy: Path, capfdbinary: pytest.CaptureFixture[bytes]
+    ) -> None:
+        assert ask(busy, "show", "32", "--raw") == 0
+        assert capfdbinary.readouterr().out == ADT % b"OUT1" + UMLAUT.encode("latin-1")
+        assert ask(busy, "show", "32", "--raw", "--ack") == 0
+        assert b"|gepr\xfcft" in capfdbinary.readouterr().out
+
+    def test_the_help_says_what_the_states_mean_on_the_way_out(self, capsys: Screen) -> None:
+        assert main(["messages", "list", "--help"]) == 0
+
+        shown = capsys.readouterr().out
+        assert "queued, it waits for the remote" in shown
+        assert "durable=true" in shown
 
 
 async def test_the_daemon_works_on_while_its_spool_is_looked_at(tmp_path: Path, capsys: Screen) -> None:
@@ -452,3 +586,13 @@ if sys.platform != "win32":
 
             assert b"NTE|1||?[2J" in shown
             assert shown.decode().replace("\r\n", "").isprintable()
+
+        def test_raw_of_what_goes_out_is_readable_in_the_remote_s_character_set(self, busy: Path) -> None:
+            assert UMLAUT.rstrip("\r").encode() in on_a_terminal(busy, "show", "32", "--raw")
+
+        def test_both_directions_fit_the_window(self, busy: Path) -> None:
+            for columns in (80, 120):
+                for words in (("list",), ("show", "33")):
+                    shown = on_a_terminal(busy, *words, columns=columns).decode()
+                    lines = re.sub(r"\x1b\[[\d;]*m", "", shown).split("\r\n")
+                    assert max(map(len, lines)) <= columns

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from agent.errors import Finding, Severity
 from agent.net.control import open_control
 from agent.paths import locate
 from agent.status import ChannelStatus, ServerStatus, SpoolStatus, StatusReport, to_builtins
+from agent.store.row import Direction, Row
+from agent.store.spool import Spool
+from agent.store.terms import SpoolEvents
 
 WELL = StatusReport(
     version="1.2.3",
@@ -115,6 +119,22 @@ def test_without_daemon_the_json_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert (shown["running"], shown["uptimeSeconds"]) == (False, None)
     assert shown["spool"]["path"] == str(tmp_path / "spool.db")
     assert "agent.not-running" in {finding["code"] for finding in shown["findings"]}
+
+
+async def test_without_daemon_what_is_stored_for_a_remote_is_told(tmp_path: Path) -> None:
+    stored = asyncio.Event()
+    events = SpoolEvents(lambda rows: stored.set(), *(lambda *_: None,) * 4)
+    async with Spool.open(tmp_path / "spool.db", events) as spool:
+        to_lab = "mllp://lab:2575?durable=true"
+        now_ms = time.time_ns() // 1_000_000
+        row = Row(spool.next_id(), to_lab, "lab:2575", b"", b"M1", b"ADT", now_ms, b"MSH", direction=Direction.OUT)
+        spool.put(row)
+        await asyncio.wait_for(stored.wait(), 10)
+    shown = await status.gather(reading_from(asked(tmp_path)))
+    assert not shown["channels"]
+    [lab] = shown["clients"]
+    assert (lab["remote"], lab["stored"], lab["durable"]) == (to_lab, 1, True)
+    assert lab["oldestStoredSeconds"] >= 0
 
 
 async def test_a_daemon_that_hangs_is_not_said_to_be_down(tmp_path: Path) -> None:

@@ -38,6 +38,27 @@ def channel(name: str = "adt", **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def remote(url: str = "mllp://10.20.30.40:2575", **changes: Any) -> dict[str, Any]:
+    counts = {"connections": 2, "maxClients": 5, "pushed": 1_200, "acknowledged": 1_190, "refused": 2}
+    return {"remote": url, "rtt": RTT} | counts | changes
+
+
+def failing(url: str = "mllp://lab.example:2575", **changes: Any) -> dict[str, Any]:
+    error = "cannot connect to lab.example:2575: connection refused (ECONNREFUSED)"
+    return remote(url, connections=0, failed={"refused": 3}, lastError=error, waiting=1) | changes
+
+
+def finding_about(client: dict[str, Any]) -> dict[str, Any]:
+    """What the daemon finds about a remote whose last message failed just now."""
+    return {
+        "code": "remote.refused",
+        "severity": "warning",
+        "text": client["lastError"],
+        "remedy": "check that the system runs and listens there",
+        "where": client["remote"].removeprefix("mllp://"),
+    }
+
+
 def status(**changes: Any) -> dict[str, Any]:
     """The object of `agent status --json` for an agent that is well; keywords replace its keys."""
     return {
@@ -148,7 +169,41 @@ def test_findings_stand_last_the_gravest_first_each_with_its_remedy() -> None:
             Tone.BAD,
             1,
         ),
+        (status(clients=[remote()]), "The agent is live and well.", Tone.GOOD, 0),
+        (status(clients=[failing(waiting=0)]), "The agent is live and well.", Tone.GOOD, 0),
+        (status(clients=[failing()]), "The agent is live; messages to lab.example:2575 fail.", Tone.WARNING, 0),
+        (
+            status(clients=[failing(waiting=0)], findings=[finding_about(failing()), DISK_LOW]),
+            "The agent is live, with 1 warning below; messages to lab.example:2575 fail.",
+            Tone.WARNING,
+            0,
+        ),
+        (
+            status(clients=[failing("mllps://a:1", waiting=9), failing("mllp://b:1")]),
+            "The agent is live; messages to mllps://a:1 and b:1 fail.",
+            Tone.WARNING,
+            0,
+        ),
+        (
+            status(clients=[failing(f"mllp://{name}:1") for name in "abcde"]),
+            "The agent is live; messages to a:1, b:1, c:1 and 2 more fail.",
+            Tone.WARNING,
+            0,
+        ),
+        (
+            status(clients=[failing(f"mllp://{'ward-' * 20}.example:2575")]),
+            "The agent is live; messages to ward-ward-ward-ward..-ward-.example:2575 fail.",
+            Tone.WARNING,
+            0,
+        ),
+        (status(clients=[failing()], findings=[PORT_TAKEN]), "PROBLEM: lab: port 2576", Tone.BAD, 1),
         (offline(), "The agent is NOT RUNNING: 14 messages", Tone.BAD, 3),
+        (
+            offline(clients=[{"remote": "mllp://lab:1", "durable": True, "stored": 3}]),
+            "The agent is NOT RUNNING: 17 messages",
+            Tone.BAD,
+            3,
+        ),
         (offline(channels=[]), "The agent is NOT RUNNING: nobody hears", Tone.BAD, 3),
     ],
 )
@@ -198,17 +253,79 @@ def test_a_flood_of_findings_leaves_room_for_the_channels() -> None:
     assert lines[-1].endswith("more: agent status --json")
 
 
-def test_outbound_pools_and_an_upgrade_have_their_lines() -> None:
-    pool = {"remote": "mllp://10.0.0.9:2575", "connections": 2, "rtt": RTT}
-    lines = screen(status(clients=[pool], upgrade={"state": "idle", "latest": "1.3.0"}))
-    assert "device  mllp://10.0.0.9:2575  2 open, round trip 18ms / 97ms" in lines
-    assert "upgrade state idle, latest 1.3.0" in lines
+def test_remotes_stand_after_the_channels_each_with_its_numbers() -> None:
+    assert screen(status(clients=[remote()]))[4:10] == [
+        "channel  port state conn   in  ack  nak queue oldest   p50   p95   p99",
+        "adt      2575 ok       2 123k 1200    3     0      -  18ms  97ms 218ms",
+        "",
+        "remote           state    wait unack  out  ack  nak fail   p50   p95   p99",
+        "10.20.30.40:2575 open 2/5    0     0 1200 1190    2    0  18ms  97ms 218ms",
+        "",
+    ]
+
+
+def test_a_failing_remote_says_why_and_what_helps_once() -> None:
+    lines = screen(status(clients=[remote(), failing()], findings=[finding_about(failing()), DISK_LOW]))
+    assert lines[7:14] == [
+        "remote           state    wait unack  out  ack  nak fail   p50   p95   p99",
+        "lab.example:2575 FAILING     1     0 1200 1190    2    3  18ms  97ms 218ms",
+        "        failed: 3 connection refused",
+        "        last error: cannot connect to lab.example:2575: connection refused",
+        "        (ECONNREFUSED)",
+        "        fix: check that the system runs and listens there",
+        "10.20.30.40:2575 open 2/5    0     0 1200 1190    2    0  18ms  97ms 218ms",
+    ]
+    assert lines[-2:] == ["warning 512 MiB left", "        fix: free some space"]
+    assert sum("fix: check that the system runs" in line for line in lines) == 1
+
+
+def test_with_the_daemon_down_what_is_stored_for_remotes_is_shown() -> None:
+    held = {"remote": "mllps://lab:1?durable=true", "durable": True, "stored": 3, "oldestStoredSeconds": 90}
+    assert screen(offline(clients=[held]))[4:9] == [
+        "channel queue oldest",
+        "adt        14     1h",
+        "",
+        "remote        stored oldest",
+        "mllps://lab:1      3   1min",
+    ]
+
+
+@pytest.mark.parametrize("findings", [[], [DISK_LOW], [PORT_TAKEN] * 40])
+@pytest.mark.parametrize("ill", [0, 1, 60])
+@pytest.mark.parametrize("remotes", [0, 1, 3, 60])
+@pytest.mark.parametrize("channels", [0, 1, 30])
+def test_everything_fits_a_small_screen_and_the_sickest_remote_is_on_it(
+    channels: int, remotes: int, ill: int, findings: list[dict[str, Any]]
+) -> None:
+    clients = [(failing if n < ill else remote)(f"mllp://10.1.0.{n}:2575") for n in range(remotes)]
+    shown = status(
+        channels=[channel(f"ward-{n}") for n in range(channels)],
+        clients=clients,
+        findings=[*findings, *(finding_about(client) for client in clients if client.get("lastError"))],
+    )
+    lines = screen(shown, height=24)
+    assert len(lines) <= 24
+    assert sum(line.startswith("10.1.0.") for line in lines) >= min(remotes, 1)
+    if remotes and ill:
+        at = next(number for number, line in enumerate(lines) if line.startswith("10.1.0.0:2575"))
+        assert "FAILING" in lines[at]
+        assert "last error: cannot connect to lab.example:2575" in "".join(lines[at + 1 : at + 4])
+        assert "        fix: check that the system runs and listens there" in lines[at + 1 : at + 6]
+    if channels:
+        assert any(line.startswith("ward-") for line in lines)
+
+
+def test_an_upgrade_has_its_line() -> None:
+    assert "upgrade state idle, latest 1.3.0" in screen(status(upgrade={"state": "idle", "latest": "1.3.0"}))
 
 
 def test_the_object_of_another_release_is_read_as_far_as_it_goes() -> None:
     shown = status(novelty={"x": 1})
     del shown["pid"], shown["upgrade"]
-    assert screen(shown)[0] == "The agent is live and well."
+    shown["clients"] = [{"remote": "mllp://10.0.0.9:2575", "connections": 2, "rtt": RTT, "novelty": 1}]
+    lines = screen(shown)
+    assert lines[0] == "The agent is live and well."
+    assert "10.0.0.9:2575 open 2    0     0    0    0    0    0  18ms  97ms 218ms" in lines
 
 
 @given(
@@ -217,7 +334,8 @@ def test_the_object_of_another_release_is_read_as_far_as_it_goes() -> None:
 )
 def test_any_names_keep_to_the_window(names: list[str], width: int) -> None:
     channels = [channel(name, address=f"mllp://[::]:1?x={name}") for name in names]
-    lines = screen(status(channels=channels, findings=[PORT_TAKEN]), width=width)
+    clients = [failing(f"mllp://{name}:1") for name in names]
+    lines = screen(status(channels=channels, clients=clients, findings=[PORT_TAKEN]), width=width)
     assert all(cells_of(line) <= width for line in lines)
     assert len(lines) <= 24
     assert all(line.isprintable() for line in lines)

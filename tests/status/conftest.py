@@ -5,12 +5,30 @@ from collections.abc import Callable
 import pytest
 
 from agent.errors import Finding, Severity
-from agent.metrics import ChannelMetrics
-from agent.status import ChannelState, ChannelStatus, ServerStatus, SpoolStatus, StatusReport
+from agent.failures import Kind
+from agent.metrics import ChannelMetrics, RemoteMetrics
+from agent.spec import RemoteSpec
+from agent.status import ChannelState, ChannelStatus, ClientStatus, ServerStatus, SpoolStatus, StatusReport
 
 TAKEN = Finding("channel.port-taken", Severity.ERROR, "port 2576 is in use", "stop the other program", "lab")
 SOON = Finding("spool.disk-low", Severity.WARNING, "512 MiB left", "free some space")
 NOTE = Finding("queue.always-on", Severity.INFO, "durableQueue=false is ignored")
+
+
+@pytest.fixture
+def lab() -> ClientStatus:
+    """A durable remote that answered until it went silent, with messages of which some are stored."""
+    spec = RemoteSpec("mllp://10.0.0.9:2575", "10.0.0.9", 2575, max_clients=3, keep_alive=True, durable=True)
+    done = RemoteMetrics()
+    done.connections, done.connections_total, done.reconnects = 2, 9, 4
+    done.waiting, done.pending, done.pushed, done.acknowledged, done.refused = 6, 2, 120, 100, 11
+    done.retried, done.late = 13, 1
+    for milliseconds in (4, 5, 6, 40):
+        done.rtt.record(milliseconds / 1000)
+    done.fail(Kind.DNS, "the name lab has no address")
+    for _ in range(2):
+        done.fail(Kind.SILENT, "10.0.0.9:2575 sent no acknowledgement within 30 s")
+    return ClientStatus.of(done, spec=spec, stored=8, oldest_stored_seconds=61.25)
 
 
 @pytest.fixture

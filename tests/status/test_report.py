@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from agent.errors import Finding, Severity
-from agent.status import StatusReport, by_severity, offline, to_builtins, to_json, utc
+from agent.metrics import RemoteMetrics
+from agent.spec import RemoteSpec
+from agent.status import ClientStatus, StatusReport, by_severity, offline, to_builtins, to_json, utc
 
 Build = Callable[..., StatusReport]
 
@@ -31,9 +33,36 @@ def test_a_channel_tells_its_counters_and_what_the_spool_holds_for_it(report: Bu
     assert (adt["rtt"]["count"], adt["rtt"]["min"], adt["rtt"]["max"]) == (4, 4, 40)
 
 
-def test_what_only_a_monitoring_system_reads_is_not_shown_to_people(report: Build) -> None:
-    rtt = to_builtins(report())["channels"][0]["rtt"]
-    assert set(rtt) == {"count", "min", "max", "average", "p50", "p95", "p99", "pendingCount"}
+def test_a_remote_tells_its_counters_and_what_the_spool_holds_for_it(report: Build, lab: ClientStatus) -> None:
+    [told] = to_builtins(report(clients=(lab,)))["clients"]
+    assert told.pop("rtt")["count"] == 4
+    assert told == {
+        "remote": "mllp://10.0.0.9:2575",
+        "connections": 2, "connectionsTotal": 9, "maxClients": 3, "keepAlive": True, "reconnects": 4,
+        "waiting": 6, "inFlight": 2, "pushed": 120, "acknowledged": 100, "refused": 11, "retried": 13, "late": 1,
+        "failed": {"dns": 1, "silent": 2}, "timeouts": 2,
+        "durable": True, "stored": 8, "oldestStoredSeconds": 61.25,
+        "lastError": "10.0.0.9:2575 sent no acknowledgement within 30 s",
+    }  # fmt: skip
+
+
+def test_a_remote_in_strict_order_has_one_connection_at_most() -> None:
+    spec = RemoteSpec("mllp://lab:1?serialize=true", "lab", 1, max_clients=5, serialize=True)
+    assert ClientStatus.of(RemoteMetrics(), spec=spec, stored=0, oldest_stored_seconds=None).max_clients == 1
+
+
+def test_a_report_does_not_move_with_its_remotes() -> None:
+    metrics = RemoteMetrics()
+    metrics.fail("dns", "no address")
+    status = ClientStatus.of(metrics, spec=RemoteSpec("mllp://lab:1", "lab", 1), stored=0, oldest_stored_seconds=None)
+    metrics.fail("dns", "no address")
+    assert status.failed == {"dns": 1}
+
+
+def test_what_only_a_monitoring_system_reads_is_not_shown_to_people(report: Build, lab: ClientStatus) -> None:
+    shown = to_builtins(report(clients=(lab,)))
+    for told in (shown["channels"][0], shown["clients"][0]):
+        assert set(told["rtt"]) == {"count", "min", "max", "average", "p50", "p95", "p99", "pendingCount"}
 
 
 def test_the_gravest_finding_comes_first_and_equals_keep_their_order() -> None:
@@ -62,6 +91,22 @@ def test_with_the_daemon_down_the_same_object_tells_what_the_spool_holds() -> No
         ("lab", "down", 5, 86.5),
     ]
     assert shown["spool"]["countsByState"] == {"queued": 12, "processed": 3}
+
+
+def test_with_the_daemon_down_remotes_are_known_by_what_is_stored_for_them() -> None:
+    held = {
+        "path": "/data/spool.db",
+        "remotes": {
+            "mllp://pacs:2762?durable=true": {"queued": 3, "oldestQueuedSeconds": 90},
+            "mllp://lab:2575?durable=true": {"queued": 1, "oldestQueuedSeconds": None},
+            "mllp://done:2575?durable=true": {"queued": 0, "oldestQueuedSeconds": None},
+        },
+    }
+    shown = to_builtins(offline("1.2.3", held))["clients"]
+    assert [(each["remote"], each["stored"], each["oldestStoredSeconds"]) for each in shown] == [
+        ("mllp://lab:2575?durable=true", 1, None),
+        ("mllp://pacs:2762?durable=true", 3, 90),
+    ]
 
 
 @pytest.mark.parametrize(

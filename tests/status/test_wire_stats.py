@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.status import ClientStatus, ServerStatus, SpoolStatus, StatusReport, wire_stats
+from agent.status.wire import client_keys
 
 Build = Callable[..., StatusReport]
 
@@ -52,7 +58,75 @@ def test_the_last_sweep_is_told_once_there_was_one(report: Build) -> None:
     assert wire_stats(report(spool=spool))["durableQueue"]["lastSweepAt"] == "2026-01-31T03:00:00.000Z"
 
 
-def test_outbound_pools_are_named_by_their_remote(report: Build) -> None:
-    stats = wire_stats(report(clients=(ClientStatus("mllp://10.0.0.9:2575?encoding=utf-8", connections=2),)))
-    assert stats["hl7ClientCount"] == 2
-    assert stats["clientStats"]["mllp://10.0.0.9:2575?encoding=utf-8"]["rtt"]["count"] == 0
+def test_a_remote_tells_what_was_done_towards_it(report: Build, lab: ClientStatus) -> None:
+    pacs = ClientStatus("mllps://pacs:2762?encoding=iso-8859-1", connections=3)
+    stats = wire_stats(report(clients=(lab, pacs)))
+    assert stats["hl7ClientCount"] == 5
+    told = stats["clientStats"]["mllp://10.0.0.9:2575?encoding=utf-8"]
+    assert told.pop("rtt") == {
+        "count": 4, "min": 4, "max": 40, "average": 13.75, "p50": pytest.approx(5, rel=0.03), "p95": 40, "p99": 40,
+        "pendingCount": 2,
+    }  # fmt: skip
+    assert told == {
+        "connections": 2, "connectionsTotal": 9, "reconnects": 4, "waiting": 6, "inFlight": 2,
+        "pushed": 120, "acknowledged": 100, "refused": 11, "retried": 13, "late": 1,
+        "failed": {"dns": 1, "silent": 2}, "timeouts": 2, "stored": 8, "oldestStoredAgeMs": 61250,
+        "lastError": "10.0.0.9:2575 sent no acknowledgement within 30 s",
+    }  # fmt: skip
+    quiet = stats["clientStats"]["mllps://pacs:2762?encoding=iso-8859-1"]
+    assert (quiet["rtt"]["count"], quiet["rtt"]["p50"], quiet["oldestStoredAgeMs"]) == (0, -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("urls", "keys"),
+    [
+        (["mllp://lab:2575"], ["mllp://lab:2575?encoding=utf-8"]),
+        (["mllp://[::1]:2575?encoding=auto"], ["mllp://[::1]:2575?encoding=auto"]),
+        (["mllps://lab:1?durable=true&encoding=iso-8859-1&tls=a"], ["mllps://lab:1?encoding=iso-8859-1"]),
+        (
+            ["mllp://lab:1?keepAlive=true", "mllp://lab:1"],
+            ["mllp://lab:1?encoding=utf-8&keepAlive=true", "mllp://lab:1?encoding=utf-8"],
+        ),
+        (
+            ["mllp://lab:1?durable=true&keepAlive=true", "mllp://lab:1?serialize=true"],
+            ["mllp://lab:1?encoding=utf-8&durable=true&keepAlive=true", "mllp://lab:1?encoding=utf-8"],
+        ),
+        (
+            ["mllp://lab:1", "mllp://lab:1?encoding=utf-8"],
+            ["mllp://lab:1?encoding=utf-8", "mllp://lab:1?encoding=utf-8#2"],
+        ),
+    ],
+)
+def test_remotes_are_named_as_the_existing_agent_names_them(urls: list[str], keys: list[str]) -> None:
+    assert client_keys(urls) == dict(zip(urls, keys, strict=True))
+
+
+parameters = st.sampled_from(
+    ["encoding=utf-8", "encoding=auto", "encoding=iso-8859-1", "keepAlive=true", "durable=true", "tls=a"]
+)
+remotes = st.builds(
+    lambda scheme, host, given: f"{scheme}://{host}:2575" + ("?" + "&".join(sorted(given)) if given else ""),
+    st.sampled_from(["mllp", "mllps"]),
+    st.sampled_from(["lab", "[::1]"]),
+    st.sets(parameters, max_size=4),
+)
+
+
+@given(st.sets(remotes, max_size=12))
+def test_no_two_remotes_hide_each_other_and_each_name_says_where_and_in_which_encoding(urls: set[str]) -> None:
+    keys = client_keys(urls)
+    assert keys.keys() == urls
+    assert len(set(keys.values())) == len(urls)
+    for url, key in keys.items():
+        mine, shown = urlsplit(url), urlsplit(key)
+        assert (shown.scheme, shown.netloc) == (mine.scheme, mine.netloc)
+        assert shown.query.startswith("encoding=")
+        assert parse_qs(shown.query)["encoding"][0] == parse_qs(mine.query).get("encoding", ["utf-8"])[0]
+    assert client_keys(sorted(urls, reverse=True)) == keys
+
+
+@given(st.sets(st.text(max_size=20), max_size=8))
+def test_even_what_is_no_url_gets_a_name_of_its_own(urls: set[str]) -> None:
+    keys = client_keys(urls)
+    assert keys.keys() == urls
+    assert len(set(keys.values())) == len(urls)
