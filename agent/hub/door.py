@@ -7,7 +7,7 @@ listed are 404.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
@@ -15,6 +15,7 @@ from agent import __version__
 from agent.errors import StoreError
 from agent.hub.access import Access, TokenRefused
 from agent.hub.inbox import Inbox
+from agent.hub.jobs import Jobs
 from agent.hub.outcomes import NOT_FOUND, UNAUTHORIZED, Outcome, Refused
 from agent.hub.resources import Resource
 from agent.hub.rest import MAX_JSON_BYTES, Rest, answer
@@ -24,8 +25,8 @@ TOO_LARGE = Outcome(413, "", "too-long", f"Content is larger than {MAX_JSON_BYTE
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(access: Access, rest: Rest, inbox: Inbox, serve_socket: Handler) -> web.Application:
-    """The web application; `serve_socket` handles `/ws/agent`."""
+def make_app(access: Access, rest: Rest, jobs: Jobs, inbox: Inbox, serve_socket: Handler) -> web.Application:
+    """The web application, at work on jobs from its start to its cleanup; `serve_socket` handles `/ws/agent`."""
 
     def client_of(request: web.Request) -> Resource:
         client = access.client_of(request.headers.get("Authorization"))
@@ -71,7 +72,12 @@ def make_app(access: Access, rest: Rest, inbox: Inbox, serve_socket: Handler) ->
         shown = {**opened.message.shown(), "body": opened.body, "answer": opened.answer}
         return answer(shown, content_type=JSON)
 
+    async def working(_: web.Application) -> AsyncIterator[None]:
+        async with jobs.at_work():
+            yield
+
     app = web.Application(client_max_size=MAX_JSON_BYTES, middlewares=[_refusals])
+    app.cleanup_ctx.append(working)
     app.router.add_post("/oauth2/token", token)
     app.router.add_get("/oauth2/userinfo", userinfo)
     app.router.add_get("/auth/me", me)

@@ -26,10 +26,13 @@ from agent import __version__
 from agent.errors import LinkError, StoreError
 from agent.hub import inbox as inbox_module
 from agent.hub.access import Access
+from agent.hub.agents import Agents
 from agent.hub.binaries import Binaries
 from agent.hub.door import make_app
 from agent.hub.inbox import Inbox, Kept, Opened
+from agent.hub.jobs import Jobs
 from agent.hub.operations import Operations
+from agent.hub.push import Pushes
 from agent.hub.resources import Author, Resource, Resources
 from agent.hub.rest import Rest
 from agent.hub.roster import Presence, Roster
@@ -44,7 +47,8 @@ CLOSE_WITHIN_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a hub differs from the default one. `operation_timeout_scale` shortens `$op` deadlines, for tests."""
+    """How a hub differs from the default one. `operation_timeout_scale` shortens the deadlines of operations,
+    the `waitTimeout` of a push included, for tests."""
 
     channel_address: str = DEFAULT_CHANNEL_ADDRESS
     heartbeat_s: float = 10.0
@@ -66,10 +70,14 @@ class Hub:
         self._targets = Targets(self._resources, allow_python=options.allow_python)
         self._access = Access(self._resources, key, seed["project"])
         self._author = Author(f"Project/{seed['project']['id']}", seed["project"]["name"], seed["project"]["id"])
+        self._jobs = Jobs(store)
+        agents, scale = Agents(self._resources), options.operation_timeout_scale
         self._rest = Rest(
             self._resources,
             self._access,
-            Operations(self._resources, self._roster, timeout_scale=options.operation_timeout_scale),
+            Operations(agents, self._roster, timeout_scale=scale),
+            Pushes(self._resources, agents, self._roster, timeout_scale=scale),
+            self._jobs,
             Binaries(data_dir / "binary"),
         )
         self._parts = Parts(
@@ -196,7 +204,7 @@ class Hub:
         host, port = listener.getsockname()[:2]
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         self.base_url = self._access.issuer = self._rest.base_url = f"http://{reachable}:{port}/"
-        app = make_app(self._access, self._rest, self._inbox, self._serve_socket)
+        app = make_app(self._access, self._rest, self._jobs, self._inbox, self._serve_socket)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
         await runner.setup()
         clock = _Heart(self._options.heartbeat_s, self._sockets)

@@ -25,12 +25,15 @@ class Outcome:
     text: str
     severity: str = "error"
     expression: str = ""
+    diagnostics: str = ""
 
     def resource(self) -> dict[str, Any]:
         """The OperationOutcome as a part of something larger: without tracing."""
         issue: dict[str, Any] = {"severity": self.severity, "code": self.code, "details": {"text": self.text}}
         if self.expression:
             issue["expression"] = [self.expression]
+        if self.diagnostics:
+            issue["diagnostics"] = self.diagnostics
         named = {"id": self.id} if self.id else {}
         return {"resourceType": "OperationOutcome", **named, "issue": [issue]}
 
@@ -45,6 +48,12 @@ UNAUTHORIZED = Outcome(401, "unauthorized", "login", "Unauthorized")
 NOT_FOUND = Outcome(404, "not-found", "not-found", "Not found")
 GONE = Outcome(410, "gone", "deleted", "Gone")
 PRECONDITION_FAILED = Outcome(412, "precondition-failed", "processing", "Precondition Failed")
+TOO_MANY_REQUESTS = Outcome(429, "too-many-requests", "throttled", "Too Many Requests")
+
+
+def accepted(status_url: str) -> Outcome:
+    """HTTP 202: what comes of it can be read there, later."""
+    return Outcome(202, "accepted", "informational", "Accepted", severity="information", diagnostics=status_url)
 
 
 def bad_request(text: str, expression: str = "") -> Outcome:

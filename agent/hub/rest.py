@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -20,12 +20,16 @@ from aiohttp import web
 
 from agent import __version__
 from agent.hub.access import Access
+from agent.hub.agents import Query
 from agent.hub.binaries import Binaries
 from agent.hub.clock import http_date
+from agent.hub.jobs import ACCEPTED, Jobs, output_of
 from agent.hub.jsonpatch import BadPatch, apply_patch
 from agent.hub.jsontext import BadJson, read_json
-from agent.hub.operations import Operations, Query
-from agent.hub.outcomes import ALL_OK, NOT_FOUND, UNAUTHORIZED, Refused, bad_request
+from agent.hub.operations import Operations
+from agent.hub.outcomes import ALL_OK, NOT_FOUND, UNAUTHORIZED, Outcome, Refused, accepted, bad_request
+from agent.hub.parameters import Parameters, pairs_of, text_of
+from agent.hub.push import Order, Pushes, Said
 from agent.hub.resources import Resource, Resources, public
 from agent.hub.search import Search, read_search
 from agent.hub.shapes import TYPE_NAME
@@ -40,10 +44,20 @@ SERVED_TYPES = ("Agent", "Binary", "Bot", "ClientApplication", "Device", "Endpoi
 class Rest:
     """The FHIR side of a hub."""
 
-    def __init__(self, resources: Resources, access: Access, operations: Operations, binaries: Binaries) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        access: Access,
+        operations: Operations,
+        pushes: Pushes,
+        jobs: Jobs,
+        binaries: Binaries,
+    ) -> None:
         self._resources = resources
         self._access = access
         self._operations = operations
+        self._pushes = pushes
+        self._jobs = jobs
         self._binaries = binaries
         self.base_url = ""  # once it listens
 
@@ -56,6 +70,12 @@ class Rest:
         if client is None:
             raise Refused(UNAUTHORIZED)
         match request.method, parts:
+            case "POST", ["Agent", "$push"]:
+                return await self._push(request, None)
+            case "POST", ["Agent", id_, "$push"]:
+                return await self._push(request, id_)
+            case "GET", ["job", id_, "status"]:
+                return self._job(id_)
             case ("GET" | "POST", ["Agent", name]) if name.startswith("$"):
                 return answer(await self._operations.many(name, await _query(request)))
             case ("GET" | "POST", ["Agent", id_, name]) if name.startswith("$"):
@@ -106,6 +126,32 @@ class Rest:
         headers["ETag"] = f'W/"{binary["meta"]["versionId"]}"'
         return web.FileResponse(path, headers=headers)
 
+    async def _push(self, request: web.Request, agent_id: str | None) -> web.Response:
+        parameters = Parameters(pairs_of(await _body(request)))
+        order = self._pushes.order(agent_id, list(request.query.items()), parameters)
+        if _is_asynchronous(request):
+            job_id = await self._jobs.begin(self.base_url + request.path_qs[1:], lambda: self._push_for_job(order))
+            status_url = f"{self.base_url}fhir/R4/job/{job_id}/status"
+            response = answer(accepted(status_url).traced(), 202)
+            response.headers["Content-Location"] = status_url
+            return response
+        match await self._pushes.carry(order):
+            case Said(content_type, body):
+                return _response(body.encode(), content_type)
+            case Outcome() as outcome:
+                return answer(outcome.traced())
+
+    async def _push_for_job(self, order: Order) -> Resource:
+        match await self._pushes.carry(order):
+            case Said(_, body):
+                return output_of(ALL_OK, body)
+            case Outcome() as outcome:
+                return output_of(outcome)
+
+    def _job(self, job_id: str) -> web.Response:
+        job = self._jobs.read(job_id)
+        return _versioned(answer(job, 202 if job["status"] == ACCEPTED else 200), job)
+
     async def _update(
         self, request: web.Request, client: Resource, resource_type: str, id_: str, resource: Any
     ) -> web.Response:
@@ -139,10 +185,8 @@ class Rest:
         return {**binary, "url": f"{self.base_url}{path}?{query}"}
 
     def _resource(self, request: web.Request, resource: Resource, status: int = 200) -> web.Response:
-        response = answer(public(resource, extended=request.headers.get("X-Medplum") == "extended"), status)
-        meta = resource["meta"]
-        response.headers["ETag"] = f'W/"{meta["versionId"]}"'
-        response.headers["Last-Modified"] = http_date(meta["lastUpdated"])
+        shown = public(resource, extended=request.headers.get("X-Medplum") == "extended")
+        response = _versioned(answer(shown, status), resource)
         if status == 201:
             response.headers["Location"] = self._url(resource)
         return response
@@ -186,12 +230,22 @@ class Rest:
 
 def answer(content: Any, status: int = 200, content_type: str = FHIR_JSON) -> web.Response:
     """JSON that nobody may cache."""
+    return _response(msgspec.json.encode(content), content_type, status)
+
+
+def _response(body: bytes, content_type: str, status: int = 200) -> web.Response:
     headers = {
         "Cache-Control": "no-store, no-cache, must-revalidate",
         "X-Content-Type-Options": "nosniff",
         "Content-Type": f"{content_type}; charset=utf-8",
     }
-    return web.Response(body=msgspec.json.encode(content), status=status, headers=headers)
+    return web.Response(body=body, status=status, headers=headers)
+
+
+def _versioned(response: web.Response, resource: Resource) -> web.Response:
+    response.headers["ETag"] = f'W/"{resource["meta"]["versionId"]}"'
+    response.headers["Last-Modified"] = http_date(resource["meta"]["lastUpdated"])
+    return response
 
 
 def _links(query: Query, search: Search, total: int) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -229,24 +283,13 @@ async def _query(request: web.Request) -> Query:
         return pairs
     if request.content_type == "application/x-www-form-urlencoded":
         return [*pairs, *((key, value) for key, value in (await request.post()).items() if isinstance(value, str))]
-    content = await _body(request)
-    if content.get("resourceType") == "Parameters":
-        return [*pairs, *_parameter_pairs(content.get("parameter", ()))]
-    return [*pairs, *((key, _text(value)) for key, value in content.items())]
+    return [*pairs, *((key, text_of(value)) for key, value in pairs_of(await _body(request)) if value is not None)]
 
 
-def _parameter_pairs(parameters: Sequence[Any]) -> list[tuple[str, str]]:
-    pairs = []
-    for parameter in parameters:
-        values = [value for key, value in parameter.items() if key.startswith("value")]
-        if not isinstance(parameter.get("name"), str) or len(values) != 1:
-            raise Refused(bad_request("Parameters.parameter needs a name and one value", "Parameters.parameter"))
-        pairs.append((parameter["name"], _text(values[0])))
-    return pairs
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _is_asynchronous(request: web.Request) -> bool:
+    """Whether the client would rather not wait (RFC 7240 §4.1)."""
+    preferences = ",".join(request.headers.getall("Prefer", [])).split(",")
+    return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
 
 
 def _split_binary(binary: Resource, binary_id: str) -> tuple[bytes, Resource]:

@@ -2,9 +2,9 @@
 
 Secret: how a request finds its answer (a callback of our own making, `Agent/<id>-<uuid>`), and how presence
 is kept.
-Promise: every socket of an agent gets every request and the first answer wins; a call ends by its deadline;
-an agent counts as connected while it has at least one live socket, and what is known of it survives a restart
-of the hub.
+Promise: every socket of an agent that is read gets every request, and the first answer wins; where none is read, a
+request waits instead of piling up in memory; a call ends by its deadline; an agent counts as connected while it has at
+least one live socket, and what is known of it survives a restart of the hub.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from agent.protocol.envelope import AgentErrorFrame, Frame, FromAgent
 
 CONNECTED, DISCONNECTED, UNKNOWN = "connected", "disconnected", "unknown"
 
+Ask = Callable[[str], Frame]
+"""Makes a request from the callback that the agent is to repeat."""
+
 
 class CallFailed(PeerError):
     """The agent gave no answer in time, or an error; the text is what the asker is told."""
@@ -32,8 +35,15 @@ class CallFailed(PeerError):
 class Socket(Protocol):
     """A live connection of an agent, as far as the roster needs it."""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the agent reads what is sent to it."""
+
     def send(self, frame: Frame) -> None:
         """Queue one frame."""
+
+    async def room(self) -> None:
+        """Until it has room, or is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +119,14 @@ class Roster:
         self._arrivals.append((agent_id, waiter))
         await waiter
 
-    async def call(self, agent_id: str, request: Callable[[str], Frame], timeout_s: float) -> FromAgent:
-        """Ask the agent; `request` is given the callback. Raises CallFailed: "Timeout", or the agent's own words."""
+    async def call(self, agent_id: str, ask: Ask, timeout_s: float) -> FromAgent:
+        """Ask the agent and wait. Raises CallFailed: "Timeout", or the agent's own words."""
         callback = f"Agent/{agent_id}-{uuid4()}"
         answer: asyncio.Future[FromAgent] = asyncio.get_running_loop().create_future()
         self._waiting[callback] = answer
         try:
-            for socket in self.sockets(agent_id):
-                socket.send(request(callback))
             async with asyncio.timeout(timeout_s):
+                await self._reach(agent_id, ask(callback))
                 frame = await answer
         except TimeoutError:
             raise CallFailed("Timeout") from None
@@ -126,6 +135,23 @@ class Roster:
         if isinstance(frame, AgentErrorFrame):
             raise CallFailed(frame.body)
         return frame
+
+    async def tell(self, agent_id: str, frame: Frame, timeout_s: float) -> None:
+        """Send the agent a frame that wants no answer; one that is away never gets it. Raises CallFailed: "Timeout"."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._reach(agent_id, frame)
+        except TimeoutError:
+            raise CallFailed("Timeout") from None
+
+    async def _reach(self, agent_id: str, frame: Frame) -> None:
+        """Give the frame to every socket that has room; wait while there are sockets and none has."""
+        while sockets := self.sockets(agent_id):
+            if ready := [socket for socket in sockets if socket.has_room]:
+                for socket in ready:
+                    socket.send(frame)
+                return
+            await sockets[0].room()
 
     def answered(self, callback: str | None, frame: FromAgent) -> None:
         """A frame came that may answer a call; one that nobody waits for (any more) is dropped."""

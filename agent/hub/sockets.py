@@ -2,7 +2,8 @@
 
 Secret: how frames become deliveries and answers become frames, and how much may be under way on one socket.
 Promise: every error text, key order and silence is the recorded server's; a slow target delays only its own
-answers; an agent that does not read is not read from either, so that memory stays bounded.
+answers; an agent that does not read is not read from either, and is given no further requests, so that memory stays
+bounded.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from agent.protocol.hl7 import NotHl7
 from agent.protocol.session import Effect, Event, Role, Session
 
 UNDER_WAY = 4_096  # messages unanswered or answers unwritten before the socket is not read any more
+UNWRITTEN_BYTES = 16 * 1024 * 1024  # of answers and requests before no further request is taken
 CLOSE_WITHIN_S = 2.0
 
 
@@ -68,6 +70,7 @@ class AgentSocket:
         self._session = Session(Role.SERVER)
         self.agent_id = ""  # once it said who it is
         self._outbox: deque[bytes] = deque()
+        self._unwritten_bytes = 0
         self._unanswered = 0
         self._to_write = asyncio.Event()
         self._room = asyncio.Event()
@@ -96,6 +99,7 @@ class AgentSocket:
     def _leave(self) -> None:
         if not self._closed:
             self._closed = True
+            self._room.set()
             self._session.on(Event.LOST)
             if self.agent_id:
                 self._parts.roster.leave(self.agent_id, self)
@@ -108,7 +112,19 @@ class AgentSocket:
         """Queue any text as a frame, well-formed or not."""
         if not self._closed:
             self._outbox.append(text)
+            self._unwritten_bytes += len(text)
             self._to_write.set()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a request may be queued; answers and heartbeats always may."""
+        return len(self._outbox) < UNDER_WAY and self._unwritten_bytes < UNWRITTEN_BYTES
+
+    async def room(self) -> None:
+        """Until there is room, or the socket is gone."""
+        while not (self._closed or self.has_room):
+            self._room.clear()
+            await self._room.wait()
 
     def tick(self) -> None:
         """The hub's heartbeat clock ticked."""
@@ -136,9 +152,13 @@ class AgentSocket:
             self._to_write.clear()
             try:
                 while self._outbox:
-                    await self._socket.send_str(self._outbox.popleft().decode())
+                    text = self._outbox.popleft()
+                    await self._socket.send_str(text.decode())
+                    self._unwritten_bytes -= len(text)
+                    self._room.set()
             except ConnectionError:
                 self._outbox.clear()  # the reader notices by itself
+                self._unwritten_bytes = 0
             self._room.set()
 
     async def _read(self, work: asyncio.TaskGroup) -> None:

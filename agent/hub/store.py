@@ -24,8 +24,9 @@ T = TypeVar("T")
 Job = Callable[[apsw.Connection], Any]
 Kept = Callable[[StoreError | None], None]
 
-SCHEMA_VERSION = 1
-SCHEMA = """
+# What brings an empty file, or that of an older release, up to date: a file of version n has had the first n of these.
+MIGRATIONS = (
+    """
 CREATE TABLE resource (
     number INTEGER PRIMARY KEY, type TEXT NOT NULL, id TEXT NOT NULL, version TEXT NOT NULL, updated TEXT NOT NULL,
     deleted INTEGER NOT NULL, content TEXT NOT NULL, UNIQUE (type, id));
@@ -40,7 +41,10 @@ CREATE TABLE message (
     remote TEXT, content_type TEXT, callback TEXT, control_id TEXT, message_type TEXT, body TEXT NOT NULL,
     status INTEGER, answer TEXT);
 CREATE INDEX message_by_control_id ON message (control_id);
-"""
+""",
+    "CREATE TABLE job (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, content TEXT NOT NULL)",
+)
+SCHEMA_VERSION = len(MIGRATIONS)
 
 
 class Store:
@@ -171,7 +175,8 @@ def _migrate(connection: apsw.Connection) -> None:
             f"the hub's database has schema {version}, this release knows {SCHEMA_VERSION}",
             hint="start the newer release, or give an empty --data-dir",
         )
-    if version == 0:
+    if version < SCHEMA_VERSION:
         with connection:
-            connection.execute(SCHEMA)
+            for step in MIGRATIONS[version:]:
+                connection.execute(step)
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

@@ -128,7 +128,7 @@ async def test_bulk_status_pages_and_filters_in_search_order(lobby: Lobby, api: 
     assert len(results(await api.get("Agent/$bulk-status?_count=101"))) == 4
 
 
-@pytest.mark.parametrize("operation", ["$reload-config", "$stats"])
+@pytest.mark.parametrize("operation", ["$reload-config", "$stats", "$fetch-logs"])
 async def test_bulk_errors(api: Api, operation: str) -> None:
     for query, text in (
         ("_count=101", "'_count' of 101 is greater than max of 100"),
@@ -180,6 +180,91 @@ async def test_an_answer_without_stats_is_an_error(api: Api, agent_line: Line, f
         reply = both.create_task(api.get(f"Agent/{api.hub.agent_id}/$stats"))
         both.create_task(answer(agent_line, type="agent:stats:response", **fields))
     assert reply.result().status == 400
+
+
+LINES = [
+    {"level": "WARN", "msg": "uplink.lost", "timestamp": "2026-11-22T07:51:00.443Z", "retry_in_s": 1.5},
+    {"level": "INFO", "msg": "Kanal geöffnet\n", "timestamp": "2026-11-22T07:50:59.000Z"},
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("", {}),
+        ("?limit=3", {"limit": 3}),
+        ("?limit=0", {"limit": 0}),
+        ("?limit=-1", {"limit": -1}),
+        ("?limit=100000", {"limit": 100_000}),
+        ("?limit=&before=", {}),
+        ("?limit=2&before=2026-11-22T07:51:00.443Z", {"limit": 2, "before": "2026-11-22T07:51:00.443Z"}),
+    ],
+)
+async def test_logs_are_asked_for_as_the_caller_wants_them(
+    api: Api, agent_line: Line, query: str, asked: dict[str, Any]
+) -> None:
+    async with asyncio.TaskGroup() as both:
+        reply = both.create_task(api.get(f"Agent/{api.hub.agent_id}/$fetch-logs{query}"))
+        request = both.create_task(answer(agent_line, type="agent:logs:response", statusCode=200, logs=LINES))
+    frame = request.result()
+    assert {name: value for name, value in frame.items() if name not in ("type", "callback")} == asked
+    assert next(iter(frame)) == "type"
+    assert frame["type"] == "agent:logs:request"
+    found = parameters(reply.result().json)
+    assert list(found) == ["logs"]
+    assert [json.loads(line) for line in found["logs"].split("\n")] == LINES
+    assert [list(json.loads(line)) for line in found["logs"].split("\n")] == [list(line) for line in LINES]
+
+
+async def test_where_to_read_on_is_told(api: Api, agent_line: Line) -> None:
+    more = {"hasMore": True, "nextBefore": "2026-11-22T07:50:59.000Z"}
+    async with asyncio.TaskGroup() as both:
+        reply = both.create_task(api.post(f"Agent/{api.hub.agent_id}/$fetch-logs", {"limit": 2}))
+        both.create_task(answer(agent_line, type="agent:logs:response", logs=LINES, **more))
+    assert reply.result().json["parameter"][1:] == [
+        {"name": "hasMore", "valueBoolean": True},
+        {"name": "nextBefore", "valueString": "2026-11-22T07:50:59.000Z"},
+    ]
+
+
+@pytest.mark.parametrize("path", ["AGENT/$fetch-logs", "$fetch-logs"])
+async def test_a_limit_that_is_no_number_is_refused_before_any_agent_is_asked(
+    api: Api, agent_line: Line, path: str
+) -> None:
+    reply = await api.get(f"Agent/{path.replace('AGENT', api.hub.agent_id)}?limit=abc")
+    assert (reply.status, reply.problem) == (400, "Invalid value 'abc' provided for integer parameter 'limit'")
+    assert (await agent_line.ask({"type": "agent:heartbeat:request"}))["type"] == "agent:heartbeat:response"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"type": "agent:error", "body": "Invalid limit: 0 - must be"}, "Invalid limit: 0 - must be"),
+        ({"type": "agent:logs:response"}, "Agent sent no logs"),
+        ({"type": "agent:logs:response", "statusCode": 500, "logs": []}, "Agent answered with status 500"),
+        ({"type": "agent:stats:response", "stats": {}}, "Agent sent no logs"),
+    ],
+)
+async def test_no_logs_are_told_as_such(api: Api, agent_line: Line, fields: dict[str, Any], text: str) -> None:
+    async with asyncio.TaskGroup() as both:
+        reply = both.create_task(api.get(f"Agent/{api.hub.agent_id}/$fetch-logs?limit=0"))
+        both.create_task(answer(agent_line, **fields))
+    assert (reply.result().status, reply.result().problem) == (400, text)
+
+
+async def test_the_logs_of_several_agents(lobby: Lobby) -> None:
+    hub = await lobby.hub(operation_timeout_scale=0.04)
+    api = await lobby.api(hub)
+    one, two, _ = await fleet(hub)
+    lines = [await lobby.line(api, one), await lobby.line(api, two)]
+    async with asyncio.TaskGroup() as everybody:
+        reply = everybody.create_task(api.get("Agent/$fetch-logs?name=fleet&limit=2&before=x"))
+        for line in lines:
+            everybody.create_task(answer(line, type="agent:logs:response", logs=[]))
+    found = results(reply.result())
+    assert [name for name, _ in found] == ["fleet one", "fleet two", "fleet offline"]
+    assert [parameters(result) for _, result in found[:2]] == [{"logs": ""}] * 2
+    assert found[2][1]["issue"][0]["details"]["text"] == "Timeout"
 
 
 async def test_one_silent_agent_hides_no_other(lobby: Lobby) -> None:
