@@ -22,7 +22,7 @@ import structlog
 
 from agent import __version__, lock
 from agent.channels import Channels
-from agent.commands import Commands, table
+from agent.commands import Commands, Owed, table
 from agent.commands.serve import Request
 from agent.configuration import Configuration
 from agent.diagnostics import Checkup, Host
@@ -47,7 +47,8 @@ from agent.net.rest import Rest
 from agent.net.tls import client_context
 from agent.net.uplink import LostLink, Uplink
 from agent.notify import Notifier
-from agent.protocol.envelope import AgentErrorFrame, FromAgent, FromServer, Push, TransmitResponse, encode, sayable
+from agent.protocol.envelope import AgentErrorFrame, FromServer, Push, TransmitResponse, sayable
+from agent.pushing import Pushing
 from agent.settings import Settings
 from agent.status import prometheus, wire_stats
 from agent.steering import Steering
@@ -136,7 +137,21 @@ class Daemon:
             unanswered=settings.limits.unanswered_per_connection,
             room=Room(settings.limits.unfinished_bytes),
         )
-        self.steering = Steering(self.configuration, self.channels)
+        self.steering = Steering(self.configuration, self.channels, on_adopted=lambda: self.pushing.reconfigure())
+        self._owed = Owed(
+            live=lambda: self.uplink.live,
+            send=self.uplink.send,
+            max_frame_bytes=lambda: self.settings.server.max_frame_bytes,
+            now=time.monotonic,
+        )
+        self.pushing = Pushing(
+            settings=lambda: self.settings,
+            agent_settings=lambda: self.steering.agent_settings,
+            allowed=lambda: not self.steering.off,
+            answer=self._owed.answer,
+            content_log=self._content_log,
+            now_ms=_now_ms,
+        )
         self.spool: Spool
         self.housekeeping: Housekeeping
         self.vitals: Vitals
@@ -163,7 +178,7 @@ class Daemon:
                 self.spool = await parts.enter_async_context(
                     Spool.open(
                         settings.paths.spool,
-                        events,
+                        self.pushing.outbox.ahead_of(events),
                         min_free_bytes=settings.spool.min_free_mb << 20,
                         timing=Timing(close_within_s=CLOSE_SPOOL_S),
                     )
@@ -173,10 +188,20 @@ class Daemon:
                 )
                 self._tell_set_aside()
                 self.dispatcher.connect(self.spool, self.uplink)
+                self.pushing.connect(self.spool)
                 self.vitals = self._make_vitals()
                 self.commands = Commands(
-                    table(report=self.vitals.report, reload_config=self.steering.reload, look=self.channels.look),
-                    send=self._send,
+                    table(
+                        report=self.vitals.report,
+                        reload_config=self.steering.reload,
+                        look=self.channels.look,
+                        carry=self.pushing.pusher.take,
+                        probe=self.pushing.probe,
+                        read_log=lambda limit, before: self._book.read_page(
+                            limit, before, max_bytes=self.settings.server.max_frame_bytes * 9 // 10
+                        ),
+                    ),
+                    send=self._owed.answer,
                 )
                 await parts.enter_async_context(self._rest)
                 await parts.enter_async_context(open_control(settings.paths.control, self.commands.ask))
@@ -200,6 +225,7 @@ class Daemon:
                     ("replies", self._replies.run()),
                     ("dispatcher", self.dispatcher.run()),
                     ("channels", self.channels.run()),
+                    ("pushing", self.pushing.run()),
                     ("commands", self.commands.run()),
                     ("health", health.run()),
                     ("retention", self.housekeeping.sweep()),
@@ -209,6 +235,7 @@ class Daemon:
             ]
             await self.steering.recall()
             self._park_the_rest()
+            self.pushing.reconfigure()
             gc.collect()
             gc.freeze()  # what is here now stays: the collector need not look at it again
             gc.set_threshold(50_000, 20, 100)
@@ -243,6 +270,7 @@ class Daemon:
                 async with asyncio.TaskGroup() as ends:
                     ends.create_task(self.channels.close(drain_s=DRAIN_S - 1), name="drain:senders")
                     ends.create_task(self.dispatcher.drain(), name="drain:server")
+                    ends.create_task(self.pushing.drain(), name="drain:remotes")
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback raised what nobody expected: the process ends, its supervisor starts it again from the disk."""
@@ -298,6 +326,7 @@ class Daemon:
             log.error("spool.troubled", trouble=trouble.trouble.value, reason=str(trouble), remedy=trouble.hint)
             return
         self.dispatcher.pump()
+        self.pushing.outbox.pump()
 
     def _park_the_rest(self) -> None:
         """Channels that nobody configures any more, but whose messages are still here."""
@@ -320,6 +349,7 @@ class Daemon:
 
     def _live(self) -> None:
         self.steering.live()
+        self._owed.live()
         self.dispatcher.pump()
 
     def _lost(self, lost: LostLink) -> None:
@@ -341,13 +371,9 @@ class Daemon:
 
     def _request(self, frame: FromServer) -> None:
         if isinstance(frame, Push) and self.steering.off:
-            self._send(AgentErrorFrame(OFF_TEXT, frame.callback))
+            self._owed.answer(AgentErrorFrame(OFF_TEXT, frame.callback))
         elif isinstance(frame, Request):
             self.commands.take(frame)
-
-    def _send(self, frame: FromAgent) -> None:
-        if self.uplink.live:
-            self.uplink.send([encode(frame)])
 
     # ---- local settings
 
@@ -374,6 +400,7 @@ class Daemon:
             fresh.log.main.level, fresh.log.channel.level if fresh.log.channel is not None else "NONE"
         )
         self.spool.min_free_bytes = fresh.spool.min_free_mb << 20
+        self.pushing.reconfigure()
         needs_restart = [
             name
             for name, before, now in (
@@ -407,6 +434,7 @@ class Daemon:
             credentials=self.credentials,
             configuration=self.configuration,
             logbook=self._book,
+            clients=self.pushing.statuses,
             more=self._own_findings,
             off=lambda: self.steering.plan.skipped if self.steering.plan is not None else (),
             swept=lambda: self.housekeeping.swept,
@@ -416,7 +444,7 @@ class Daemon:
     def _own_findings(self) -> list[Finding]:
         found = [f for f in (self._health_finding, self._restart_needed) if f is not None]
         found += [f for f in self.settings.findings if f.severity is not Severity.INFO]
-        return [*found, *self.steering.findings(), *self._checkup.findings]
+        return [*found, *self.steering.findings(), *self.pushing.findings(), *self._checkup.findings]
 
     def _note_health(self, finding: Finding | None) -> None:
         self._health_finding = finding

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -28,12 +29,15 @@ LONG_OUTAGE_S: Final = 60.0  # after it the configuration may have changed unhea
 
 
 class Steering:
-    """`plan`: what is in force, None before the first."""
+    """`plan`: what is in force, None before the first. `on_adopted` hears of each new one."""
 
-    def __init__(self, configuration: Configuration, channels: Channels) -> None:
+    def __init__(
+        self, configuration: Configuration, channels: Channels, *, on_adopted: Callable[[], None] = lambda: None
+    ) -> None:
         self.plan: ConfigPlan | None = None
         self._configuration = configuration
         self._channels = channels
+        self._on_adopted = on_adopted
         self._stale = True
         self._lost_at: float | None = None
         self._refresh = asyncio.Event()
@@ -144,6 +148,7 @@ class Steering:
             self._keep(resources)
         known = self.plan.findings if self.plan is not None else ()
         self.plan = plan
+        self._on_adopted()
         for finding in plan.findings:
             if finding not in known:
                 say = log.error if finding.severity is Severity.ERROR else log.warning

@@ -26,7 +26,7 @@ from agent.logbook import Logbook
 from agent.metrics import UNMEASURED, ChannelMetrics
 from agent.net.credentials import Credentials
 from agent.net.uplink import Uplink
-from agent.status import ChannelState, ChannelStatus, ServerStatus, SpoolStatus, StatusReport, utc
+from agent.status import ChannelState, ChannelStatus, ClientStatus, ServerStatus, SpoolStatus, StatusReport, utc
 from agent.store.retention import Swept
 from agent.store.row import State
 from agent.store.spool import Spool
@@ -35,7 +35,8 @@ from agent.store.sqlite import SpoolTrouble
 
 @dataclass(slots=True)
 class Vitals:
-    """`more` gives findings that no part keeps itself; `off`: the channels that are switched off on the server."""
+    """`clients`: the remotes that are pushed to; `more` gives findings that no part keeps itself; `off`: the channels
+    that are switched off on the server."""
 
     server_url: str
     agent_id: str
@@ -46,6 +47,7 @@ class Vitals:
     credentials: Credentials
     configuration: Configuration
     logbook: Logbook
+    clients: Callable[[], Iterable[ClientStatus]]
     more: Callable[[], Iterable[Finding]]
     off: Callable[[], Iterable[str]]
     swept: Callable[[], Swept | None]
@@ -58,7 +60,7 @@ class Vitals:
             uptime_seconds=round(time.time() - self.started, 1),
             server=self._server(),
             channels=tuple(self._channels()),
-            clients=(),
+            clients=tuple(self.clients()),
             spool=self._spool(),
             findings=tuple(self.findings()),
             pid=os.getpid(),
@@ -199,7 +201,7 @@ class Vitals:
                 "spool.held",
                 Severity.WARNING,
                 f"{held} messages were not delivered and wait for a person",
-                "agent messages list --state problem shows them; the senders were told at the time",
+                "agent messages list --state problem shows them, each with its reason",
                 str(self.spool.path),
             )
 

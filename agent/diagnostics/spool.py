@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,13 +21,17 @@ import apsw
 from agent.diagnostics.check import Looked
 from agent.diagnostics.host import Host
 from agent.errors import Finding, Severity, StoreError
-from agent.store.peek import counts
-from agent.store.row import State, Trouble
-from agent.store.sqlite import check_version, connect_reader, fetch, size_bytes, trouble_of
+from agent.store.peek import counts_by_direction
+from agent.store.row import Direction, State, Trouble
+from agent.store.sqlite import check_version, connect_reader, fetch, for_schema, size_bytes, trouble_of
 
 CHECK_WITHIN_S: Final = 6.0
 OLD_S: Final = 3_600.0
 _FOR_A_PERSON: Final = (State.HELD, State.FAILED)
+_WAITING: Final = {
+    Direction.IN: ("the server", "bring the way to the server back; they are delivered by themselves then"),
+    Direction.OUT: ("remotes", "agent status names the remotes that fail; they are delivered by themselves then"),
+}
 _STEPS: Final = 10_000  # of SQLite's virtual machine, between two looks at the clock
 
 
@@ -35,8 +40,8 @@ class _Content:
     """`damage`: what the quick check complains of, its first line. `whole`: it came to its end."""
 
     version: int
-    by_channel: dict[str, dict[State, int]]
-    oldest_ms: int | None
+    counts: dict[Direction, Counter[State]]
+    oldest_ms: dict[Direction, int]  # of the undelivered
     damage: str
     whole: bool
 
@@ -91,12 +96,21 @@ def _reader(path: Path, *, closed: bool) -> apsw.Connection:
 def _content(reader: apsw.Connection, path: Path, within_s: float) -> _Content:
     version = check_version(reader, path)
     if not version:
-        return _Content(0, {}, None, "", whole=True)
-    by_channel = counts(reader)
-    open_ids = fetch(reader, "SELECT min(id) FROM delivery WHERE state<10")[0][0]
-    oldest = fetch(reader, "SELECT received_ms FROM message WHERE id=?", (open_ids,)) if open_ids is not None else []
+        return _Content(0, {}, {}, "", whole=True)
+    counts = {
+        direction: sum((Counter(states) for states in by_name.values()), Counter[State]())
+        for direction, by_name in counts_by_direction(reader).items()
+    }
+    oldest = fetch(
+        reader,
+        for_schema(
+            "SELECT d.direction, m.received_ms FROM message m JOIN delivery d ON d.id=m.id WHERE d.id IN"
+            " (SELECT min(d.id) FROM delivery d WHERE d.state<10 GROUP BY d.direction)",
+            version,
+        ),
+    )
     damage, whole = _quick_check(reader, within_s)
-    return _Content(version, by_channel, int(oldest[0][0]) if oldest else None, damage, whole)
+    return _Content(version, counts, {Direction(way): int(came_ms) for way, came_ms in oldest}, damage, whole)
 
 
 def _quick_check(reader: apsw.Connection, within_s: float) -> tuple[str, bool]:
@@ -112,11 +126,8 @@ def _quick_check(reader: apsw.Connection, within_s: float) -> tuple[str, bool]:
 def _text(path: Path, content: _Content) -> str:
     if not content.version:
         return "empty: it is filled in at the first start"
-    states = dict.fromkeys(State, 0)
-    for of_channel in content.by_channel.values():
-        for state, number in of_channel.items():
-            states[state] += number
-    held = ", ".join(f"{number} {state.name.lower()}" for state, number in states.items() if number) or "no messages"
+    numbers = ((state, sum(states[state] for states in content.counts.values())) for state in State)
+    held = ", ".join(f"{number} {state.name.lower()}" for state, number in numbers if number) or "no messages"
     checked = "sound" if content.whole and not content.damage else "not sound" if content.damage else "only partly read"
     return f"{checked}, {held}, {size_bytes(path) / (1 << 20):.1f} MiB, schema {content.version}"
 
@@ -133,17 +144,18 @@ def _findings(path: Path, content: _Content, now: datetime) -> Iterable[Finding]
         text = "the spool is so large that not all of it could be checked in time"
         remedy = f"sqlite3 -readonly {path} 'PRAGMA quick_check' checks the rest"
         yield Finding("spool.not-all-checked", Severity.INFO, text, remedy, where)
-    kept = [of_channel.get(state, 0) for of_channel in content.by_channel.values() for state in _FOR_A_PERSON]
-    if held := sum(kept):
+    if held := sum(states[state] for states in content.counts.values() for state in _FOR_A_PERSON):
         text = f"{held} messages were not delivered and wait for a person"
-        remedy = "look at the server's answers for them; the senders were told at the time"
+        remedy = "agent messages list --state problem shows them, each with its reason"
         yield Finding("spool.held", Severity.WARNING, text, remedy, where)
-    if content.oldest_ms is not None:
-        since = datetime.fromtimestamp(content.oldest_ms / 1000, UTC)
+    for direction, (waits_for, remedy) in _WAITING.items():
+        oldest_ms = content.oldest_ms.get(direction)
+        if oldest_ms is None:
+            continue
+        since = datetime.fromtimestamp(oldest_ms / 1000, UTC)
         if (now - since).total_seconds() > OLD_S:
-            waiting = sum(n for states in content.by_channel.values() for s, n in states.items() if not s.finished)
-            text = f"{waiting} messages wait for the server, the oldest since {since:%Y-%m-%d %H:%M} UTC"
-            remedy = "bring the way to the server back; they are delivered by themselves then"
+            waiting = sum(number for state, number in content.counts[direction].items() if not state.finished)
+            text = f"{waiting} messages wait for {waits_for}, the oldest since {since:%Y-%m-%d %H:%M} UTC"
             yield Finding("spool.old", Severity.WARNING, text, remedy, where)
 
 

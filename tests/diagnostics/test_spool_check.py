@@ -14,22 +14,28 @@ from diagnostics_far_ends import a_host, findings_of
 from agent.diagnostics import spool
 from agent.diagnostics.check import Looked
 from agent.errors import Severity
-from agent.store.row import State
+from agent.store.row import Direction, State
 from agent.store.sqlite import open_sound
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-def fill(connection: apsw.Connection, states: dict[State, int], received: datetime = NOW, body: int = 100) -> None:
+def fill(
+    connection: apsw.Connection,
+    states: dict[State, int],
+    received: datetime = NOW,
+    body: int = 100,
+    direction: Direction = Direction.IN,
+) -> None:
     with connection:
         for state, number in states.items():
             for _ in range(number):
                 moment = int(received.timestamp() * 1000)
-                values = ("adt", "10.0.0.1:1", b"", b"", b"", moment, 0, os.urandom(body))
-                connection.execute("INSERT INTO message VALUES(NULL,?,?,?,?,?,?,NULL,?,?)", values)
+                values = ("adt", "10.0.0.1:1", b"", b"", b"", moment, 0, os.urandom(body), direction)
+                connection.execute("INSERT INTO message VALUES(NULL,?,?,?,?,?,?,NULL,?,?,?,'')", values)
                 row = connection.last_insert_rowid()
                 connection.execute(
-                    "INSERT INTO delivery VALUES(?,?,0,0,0,0,NULL,NULL,'','',NULL,'adt')", (row, int(state))
+                    "INSERT INTO delivery VALUES(?,?,0,0,0,0,NULL,NULL,'','',NULL,'adt',?)", (row, state, direction)
                 )
 
 
@@ -62,7 +68,7 @@ def test_a_spool_in_use_is_read_beside_its_owner(path: Path, writer: apsw.Connec
 
     assert looked.findings == ()
     assert looked.text.startswith("sound, 2 queued, 3 processed, ")
-    assert looked.text.endswith(" MiB, schema 1")
+    assert looked.text.endswith(" MiB, schema 2")
 
 
 def test_looking_at_a_closed_spool_leaves_nothing_beside_it(path: Path) -> None:
@@ -166,3 +172,17 @@ def test_damaged_spools_of_other_days_are_told_of(path: Path, writer: apsw.Conne
     looked = spool.judge(path, NOW)
     assert looked.text.startswith("sound, no messages")
     assert findings_of(looked)["spool.set-aside"].where.endswith("spool.damaged-1.db")
+
+
+def test_what_waits_for_the_server_and_what_waits_for_remotes_are_told_apart(
+    path: Path, writer: apsw.Connection
+) -> None:
+    fill(writer, {State.QUEUED: 2}, NOW - timedelta(hours=3))
+    fill(writer, {State.QUEUED: 3, State.PROCESSED: 1}, NOW - timedelta(hours=2), direction=Direction.OUT)
+
+    texts = [finding.text for finding in spool.judge(path, NOW).findings if finding.code == "spool.old"]
+
+    assert texts == [
+        "2 messages wait for the server, the oldest since 2026-11-22 09:00 UTC",
+        "3 messages wait for remotes, the oldest since 2026-11-22 10:00 UTC",
+    ]
