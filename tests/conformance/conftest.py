@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from golden_runs import AGENT_REPLAYS, Replayed, replay_agents
+from golden_runs import AGENT_REPLAYS, Replayed, lacking, replay_agents
 
 
 @pytest.fixture(scope="session")
@@ -14,4 +14,4 @@ def agent_replays(request: pytest.FixtureRequest) -> dict[str, Replayed]:
     asked = {item.callspec.params.get("replayed") for item in request.session.items if hasattr(item, "callspec")}
     wanted = [name for name in AGENT_REPLAYS if name in asked] or list(AGENT_REPLAYS)
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        return runner.run(replay_agents(wanted))
+        return runner.run(replay_agents([name for name in wanted if not lacking(name)]))

@@ -25,7 +25,6 @@ from golden_edits import (
 from golden_transcript import Line
 from golden_wording import (
     ANSWER_TO_NOBODY,
-    ANSWERS_TO_LATER_OPERATIONS,
     SECOND_SOCKET,
     acknowledgement,
     body_before_callback,
@@ -283,21 +282,13 @@ OF_THE_AGENT: tuple[Difference, ...] = (
     ),
     Difference(
         "agent",
-        ("server-to-agent-odd-frames", "agent-status-off", "connect-settings", "two-connections-same-agent"),
-        "pushing to devices, fetching logs and upgrading are refused at once",
-        "This version does not have these operations, and says so, so that nobody waits for an answer.",
+        ("server-to-agent-odd-frames",),
+        "upgrading is refused on every system, in our words",
+        "This version cannot upgrade itself, and says so, so that nobody waits for an answer.",
         together(
-            without(ANSWERS_TO_LATER_OPERATIONS),
-            not_available("agent:logs:request", "$fetch-logs"),
+            without(line("agent", "ws ", "frame", '"body":"Auto-upgrading')),
             not_available("agent:upgrade:request", "$upgrade"),
         ),
-    ),
-    Difference(
-        "agent",
-        ("server-to-agent-odd-frames", "connect-settings"),
-        "a push is refused at once, also one that names no destination or a bad one",
-        "This version cannot push, and whoever asked hears it; the recorded agent leaves bad destinations unanswered.",
-        not_available("agent:transmit:request|push", "$push"),
     ),
     Difference(
         "agent",

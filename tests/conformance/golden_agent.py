@@ -1,4 +1,4 @@
-"""The agent under test: a real daemon between a server and devices that say what the recorded ones said.
+"""The agent under test: a real daemon between a server, devices and remotes that say what the recorded ones said.
 
 Secret: how the recorded server's half is served over HTTP and WebSocket, the devices' over MLLP, and how both
 are disturbed.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import random
 import socket
 import tempfile
@@ -20,13 +21,16 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
-from golden_agent_lines import RELOAD, states, waits
+from golden_agent_lines import HEARTBEATS, RELOAD, states, waits
 from golden_daemon import DaemonProcess
 from golden_names import Names
+from golden_remotes import Remotes, listeners
 from golden_replay import WITHIN_S, Ear
-from golden_transcript import HEARTBEAT_REQUEST, Line, Transcript, frame_of
+from golden_transcript import HEARTBEAT_REQUEST, HEARTBEAT_RESPONSE, Line, Transcript, frame_of
 
 TOKEN = "<access-token>"
+LOGS_REQUEST = "agent:logs:request"
+LOG_LINES = 20  # if the server does not say how many
 # Below the range that the system takes outgoing ports from.
 _PORTS = itertools.count(random.Random().randrange(12_000, 28_000))
 
@@ -50,6 +54,8 @@ class AgentStage:
         self._read: set[str] = set()  # of the configuration, since the start or the last request to reload
         self.read_again: list[str] = []
         self.transmitted_s: list[float] = []  # when each message went to the server, since the first device sent one
+        self.pages: list[tuple[int, list[str]]] = []  # of the log: as many lines as were asked for, and their times
+        self._lines_asked = 0
         self._first_sent_at: float | None = None
         self._tokens = 0
         self._lanes = iter([line.lane for line in lines if line.by == "agent" and line.kind == "open"])
@@ -58,14 +64,18 @@ class AgentStage:
         self._devices: dict[str, tuple[asyncio.StreamWriter, str]] = {}
         self._ours: set[str] = set()  # connections that this side has ended: their end is no news
         self._codecs: dict[str, str] = {}
+        self._closed_early: list[Line] = []
+        self._settling, self._settled = False, asyncio.Event()
+        self._remotes = Remotes(lines, self.ear, self.names)
         self._runner: web.AppRunner
         self._port: int
         self._tasks: asyncio.TaskGroup
 
     @property
     def complaint(self) -> str:
-        """What was wrong with the daemon's end."""
-        return self._daemon.complaint
+        """What was wrong with the daemon's end, and what had ended before it."""
+        early = [f"before the daemon was stopped: {line}" for line in self._closed_early]
+        return "\n".join([*early, self._daemon.complaint]).strip()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -75,11 +85,16 @@ class AgentStage:
         with tempfile.TemporaryDirectory(prefix="golden-") as folder:
             stage = cls(transcript, lines, Path(folder))
             stage._take_ports()
-            async with asyncio.TaskGroup() as stage._tasks, stage._serving() as base_url:
+            async with (
+                asyncio.TaskGroup() as stage._tasks,
+                stage._remotes.open(listeners(transcript.lines)),
+                stage._serving() as base_url,
+            ):
                 if lines[0].kind == "down":
                     await stage.play(lines[0])
                 await stage._daemon.start(base_url, *stage._credentials(), stage._agent_id())
                 try:
+                    await stage._daemon.started()
                     yield stage
                 finally:
                     await stage._daemon.end()
@@ -87,9 +102,8 @@ class AgentStage:
 
     async def prompt(self, line: Line) -> None:
         """The daemon speaks for itself, but its clock may have to be moved on."""
-        for waiting, seconds in self._waits:
-            if waiting is line:
-                self._daemon.skip(seconds)
+        if seconds := self._waiting_s(line):
+            self._daemon.skip(seconds)
 
     async def play(self, line: Line) -> None:
         match line.by, line.kind:
@@ -99,7 +113,9 @@ class AgentStage:
                 if RELOAD in line.text:
                     self._state |= self._states.pop(0)
                     self._read.clear()
-                elif frame_of(line).get("type") == "agent:transmit:request" and self._is_off():
+                elif (asked := frame_of(line)).get("type") == LOGS_REQUEST:
+                    self._lines_asked = asked.get("limit", LOG_LINES)
+                elif asked.get("type") == "agent:transmit:request" and self._is_off():
                     await self._daemon.logs("daemon.off")  # it was read; it is in force in a moment
                 await self._sockets[line.lane].send_str(self.names.to_actual(line.text).replace(TOKEN, self._token))
             case "server", "close":
@@ -128,12 +144,31 @@ class AgentStage:
             case "device", "close":
                 self._ours.add(line.lane)
                 self._devices[line.lane][0].close()
+            case "remote", _:
+                self._remotes.play(line)
             case "host", "stop":
-                await self._daemon.stop()
+                if self._remotes.connected:
+                    await self._settle()
+                self._closed_early = [said for said in self.ear.rest() if said.lane.startswith("remote ")]
+                await self._daemon.stop(self._waiting_s(line))
             case _:
                 pass  # HTTP answers are given when they are asked for; other parties are not on this stage
 
     # ---- the daemon
+
+    def _waiting_s(self, line: Line) -> float:
+        return next((seconds for waiting, seconds in self._waits if waiting is line), 0.0)
+
+    async def _settle(self) -> None:
+        """Until the daemon has answered a heartbeat: what it did before that is heard by then."""
+        self._settled.clear()
+        self._settling = True
+        for ws in self._sockets.values():
+            if not ws.closed:
+                await ws.send_str(HEARTBEAT_REQUEST)
+                async with asyncio.timeout(WITHIN_S):
+                    await self._settled.wait()
+        self._settling = False
 
     def _is_off(self) -> bool:
         reads = [text for target, text in self._state.items() if target.startswith("GET /fhir/R4/Agent/")]
@@ -223,12 +258,17 @@ class AgentStage:
         introduced = False
         async for message in ws:
             text = message.data.replace(self._token, TOKEN) if message.type is WSMsgType.TEXT else repr(message.data)
-            if text == HEARTBEAT_REQUEST and "heartbeat" not in self._transcript.scenario:
+            if text == HEARTBEAT_REQUEST and self._transcript.scenario not in HEARTBEATS:
                 await ws.send_str('{"type":"agent:heartbeat:response","version":"5.0.10-6a4145c"}')
                 continue  # by the agent's own clock, and not the subject
+            if self._settling and text.startswith(HEARTBEAT_RESPONSE):
+                self._settled.set()
+                continue
             if not introduced and "agent:connect:request" not in text:
                 self.ear.hear(Line("agent", lane, "frame", f"before it introduced itself: {text}"))
             introduced = True
+            if '"agent:logs:response"' in text:
+                self.pages.append((self._lines_asked, [line["timestamp"] for line in json.loads(text)["logs"]]))
             if "agent:transmit:request" in text and self._first_sent_at is not None:
                 self.transmitted_s.append(time.monotonic() - self._first_sent_at)
             self.ear.hear(Line("agent", lane, "frame", text))

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import re
 
+from golden_pushes import acknowledged_id, control_id
 from golden_transcript import HEARTBEAT_REQUEST, HEARTBEAT_RESPONSE, Line, Transcript
 
 RELOAD = "agent:reloadconfig:request"
 HEARTBEAT_S = 10.0
 GIVES_UP_S = 10.0  # on a socket that does not open, or whose heartbeats are not answered
+CLOSES_IDLE_S = 10.0  # connections to remotes, after the last answer
+DRAINS_S = 8.0  # while a remote owes an answer and the agent is stopped
 LOGS_IN_AGAIN_S = 40.0  # after a refusal
+HEARTBEATS = {  # scenario → how many of them matter
+    "heartbeat": 1,
+    "heartbeat-missed": 2,
+    "push-keepalive": 1,  # it tells that an idle connection is as old as others may get
+}
 RENEWED_AT_SHARE = 0.85  # of a token's life it has certainly been renewed
 _LIFE_S = re.compile(r'"expires_in":(\d+)')
 
@@ -26,7 +34,6 @@ def lines_for_agent(transcript: Transcript, link: str = "agent") -> list[Line]:
     """
     theirs = re.compile({"agent": r"(http|ws) agent-\d+", "agent-2": r"(http|ws) agent-2-\d+"}[link])
     lines = []
-    subject = {"heartbeat": 1, "heartbeat-missed": 2}.get(transcript.scenario, 0)
     heartbeats = 0
     for line in transcript.lines:
         if line.lane.startswith(("http ", "ws ")) and not theirs.fullmatch(line.lane):
@@ -34,7 +41,7 @@ def lines_for_agent(transcript: Transcript, link: str = "agent") -> list[Line]:
         request = line.by == "agent" and line.text == HEARTBEAT_REQUEST
         response = line.by == "server" and line.text.startswith(HEARTBEAT_RESPONSE)
         heartbeats += request
-        if heartbeats > subject and (request or response):
+        if heartbeats > HEARTBEATS.get(transcript.scenario, 0) and (request or response):
             continue
         if line.by != "note":
             lines.append(line.saying(line.text.replace("\nX-Medplum: extended", "")))
@@ -42,10 +49,12 @@ def lines_for_agent(transcript: Transcript, link: str = "agent") -> list[Line]:
 
 
 def waits(lines: list[Line]) -> list[tuple[Line, float]]:
-    """What our agent says only after so many seconds of its clock."""
+    """What our agent says, and the stop that it obeys, only after so many seconds of its clock."""
     found: list[tuple[Line, float]] = []
     again_s = 0.0
     muted = False
+    unanswered: dict[str, str] = {}  # connection to a remote → the message on it that it has not answered
+    stopped = False
     for line in lines:
         match line.by, line.kind:
             case "agent", "frame" if line.text == HEARTBEAT_REQUEST:
@@ -59,6 +68,14 @@ def waits(lines: list[Line]) -> list[tuple[Line, float]]:
                 found.append((line, GIVES_UP_S))
             case "fault" | "host", "mute" | "stop":
                 muted = line.kind == "mute"
+                stopped = line.kind == "stop"
+                found += [(line, DRAINS_S)] if stopped and unanswered else []
+            case "agent", "frame" if line.lane.startswith("remote "):
+                unanswered[line.lane] = control_id(line.text)
+            case "remote", "frame" if acknowledged_id(line.text) == unanswered.get(line.lane):
+                del unanswered[line.lane]
+            case "agent", "close" if line.lane.startswith("remote ") and not stopped:
+                found += [(line, CLOSES_IDLE_S)] if line.lane not in unanswered else []
     return found
 
 

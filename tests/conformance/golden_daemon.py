@@ -18,6 +18,7 @@ from golden_replay import WITHIN_S
 
 import agent
 
+STARTS_WITHIN_S = 60.0  # on a machine that does much else
 REPOSITORY = Path(agent.__file__).parent.parent
 
 
@@ -57,18 +58,25 @@ class DaemonProcess:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n".encode())
 
-    async def logs(self, *events: str) -> None:
-        """Until one of these events is in its main log."""
-        async with asyncio.timeout(WITHIN_S):
-            while not any(f'"{event}"' in self._log() for event in events):
+    async def started(self) -> None:
+        """Until it has started; one that does not is known by its silence."""
+        with contextlib.suppress(TimeoutError):
+            await self.logs("daemon.started", within_s=STARTS_WITHIN_S)
+
+    async def logs(self, *events: str, within_s: float = WITHIN_S) -> None:
+        """Until one of these events is in its main log, or it has ended. Raises TimeoutError."""
+        async with asyncio.timeout(within_s):
+            while self._process.returncode is None and not any(f'"{event}"' in self._log() for event in events):
                 await asyncio.sleep(0.01)  # a log has no bell
 
-    async def stop(self) -> None:
-        """SIGTERM, and the end that it should bring."""
+    async def stop(self, skip_s: float = 0.0) -> None:
+        """SIGTERM, and the end that it should bring, with so much of its time skipped on the way."""
         if self._process.returncode is not None:
             self.complaint = f"the daemon has ended by itself: {self._process.returncode}; {self._stderr()}"
             return
         self._process.terminate()
+        if skip_s:
+            self.skip(skip_s)
         async with asyncio.timeout(WITHIN_S):
             status = await self._process.wait()
         if status != 0 or "Traceback" in self._stderr():

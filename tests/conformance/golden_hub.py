@@ -13,6 +13,7 @@ import json
 import re
 import tempfile
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -29,11 +30,17 @@ TOKEN = "<access-token>"
 SECRET = "client-secret"
 _OF_THE_MOMENT = {  # members whose values no two runs share
     **dict.fromkeys(("versionId", "lastUpdated", "author", "compartment", "valueInstant"), "<moment>"),
+    **dict.fromkeys(("requestTime", "transactionTime"), "<moment>"),
     "valueId": "<id>",
     "id_token": "<id-token>",
     "access_token": TOKEN,
     "secret": "<client-secret>",
 }
+POLL_S = 0.02
+POLLS = 500
+_TOLD = ("Content-Type", "Content-Location")
+_NOT_HERE = ("device ", "remote ", "process")
+_JOB = "/fhir/R4/job/"
 _RELOAD = "$reload-config"
 _HOST = re.compile(r"http://127\.0\.0\.1:\d+/")
 
@@ -169,12 +176,17 @@ class HubStage:
         method, _, target = start.partition(" ")
         url = URL(self._hub.base_url.rstrip("/") + target, encoded=True)
         headers = dict(field.split(": ", 1) for field in fields)
-        async with self._http.request(method, url, data=body.encode() or None, headers=headers) as response:
-            text = await response.text()
-            if unquote(target) == "/oauth2/token" and response.status == 200:
-                self._tokens[line.by] = json.loads(text)["access_token"]
-            said = f"{response.status}\nContent-Type: {response.headers['Content-Type']}\n\n{of_any_moment(text)}"
-            self.ear.hear(Line("server", line.lane, "response", said))
+        for _ in range(POLLS):
+            async with self._http.request(method, url, data=body.encode() or None, headers=headers) as response:
+                text = await response.text()
+            if response.status != HTTPStatus.ACCEPTED or _JOB not in target:
+                break
+            await asyncio.sleep(POLL_S)  # whoever asks how a job is going asks until it is done
+        if unquote(target) == "/oauth2/token" and response.status == HTTPStatus.OK:
+            self._tokens[line.by] = json.loads(text)["access_token"]
+        said = [str(response.status)]
+        said += [f"{name}: {response.headers[name]}" for name in _TOLD if name in response.headers]
+        self.ear.hear(Line("server", line.lane, "response", of_any_moment("\n".join(said), text)))
 
     # ---- sockets
 
@@ -224,7 +236,7 @@ class HubStage:
 
 
 def lines_for_hub(transcript: Transcript) -> list[Line]:
-    """What a hub takes part in: no devices, nothing behind the scenes, and answers in words of any moment.
+    """What a hub takes part in: no devices, no remotes, nothing behind the scenes, and answers in words of any moment.
 
     A request that the recording ends with is left out: how it was answered is not in it.
     """
@@ -232,11 +244,11 @@ def lines_for_hub(transcript: Transcript) -> list[Line]:
     unanswered -= {id(request) for request, _ in transcript.replies()}
     lines = []
     for line in transcript.lines:
-        if line.by in ("note", "host") or line.lane.startswith(("device", "process")) or id(line) in unanswered:
+        if line.by in ("note", "host") or line.lane.startswith(_NOT_HERE) or id(line) in unanswered:
             continue
         if line.kind == "response":
             head, _, body = line.text.partition("\n\n")
-            line = line.saying(f"{head}\n\n{of_any_moment(body)}")
+            line = line.saying(of_any_moment(head, body))
         lines.append(line)
     return lines
 
@@ -257,8 +269,8 @@ def _changes(transcript: Transcript) -> list[dict[str, dict[str, Any] | None]]:
     return changes[1:]
 
 
-def of_any_moment(text: str) -> str:
-    """A JSON answer, sorted by member, in which what belongs to one moment is named instead of shown."""
+def of_any_moment(head: str, body: str) -> str:
+    """An answer in which what belongs to one moment is named instead of shown; its JSON is sorted by member."""
 
     def scrubbed(value: Any) -> Any:
         if isinstance(value, dict):
@@ -266,6 +278,7 @@ def of_any_moment(text: str) -> str:
         return [scrubbed(member) for member in value] if isinstance(value, list) else value
 
     try:
-        return _HOST.sub("http://hub/", json.dumps(scrubbed(json.loads(text)), sort_keys=True, ensure_ascii=False))
+        body = json.dumps(scrubbed(json.loads(body)), sort_keys=True, ensure_ascii=False)
     except ValueError:
-        return text
+        return f"{head}\n\n{body}"  # a remote's own answer, as it is
+    return _HOST.sub("http://hub/", f"{head}\n\n{body}")

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from golden_edits import Edit, Lines, instead, line
-from golden_transcript import Line, load
+from golden_transcript import Line, frame_of, load
 
 _FHIR_200 = "200\nContent-Type: application/fhir+json; charset=utf-8\n\n"
 _OF_THE_MOMENT = ("author", "compartment", "lastUpdated", "versionId")
@@ -54,6 +54,26 @@ def asks_for_stats(lines: Lines) -> Lines:
             done.append(one.saying(_FHIR_200 + json.dumps(answers[one.lane], sort_keys=True)))
         else:
             done.append(one)
+    return done
+
+
+def waits_when_told_so(lines: Lines) -> Lines:
+    """A $push that asks to wait with a valueBoolean is answered with what the agent says to its callback."""
+    asked = line("api", "http ", "request", r'"waitForResponse", "valueBoolean": true')
+    pushed = line("server", "ws ", "frame", '"agent:transmit:request"')
+    told = line("agent", "ws ", "frame", '"agent:transmit:response"')
+    lanes = [one.lane for one in lines if asked(one)]
+    callback = f'"callback":"Agent/{_agent(lines)["id"]}-00000000-0000-4000-8000-000000000001"'
+    done: Lines = []
+    for one in lines:
+        if one.kind == "response" and one.lane in lanes:
+            continue
+        waited_for = lanes and (pushed(one) or told(one)) and "callback" not in frame_of(one)
+        done.append(one.saying(f"{one.text[:-1]},{callback}}}") if waited_for else one)
+        if waited_for and told(one):
+            frame = frame_of(one)
+            head = f"200\nContent-Type: {frame['contentType']}; charset=utf-8"
+            done.append(Line("server", lanes.pop(0), "response", f"{head}\n\n{frame['body']}"))
     return done
 
 

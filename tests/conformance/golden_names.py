@@ -1,6 +1,6 @@
 """Know which name of a replay stands for which name of the recording.
 
-Secret: what varies from run to run: ports, callbacks, tokens, project, versions, time stamps of acknowledgements.
+Secret: what varies from run to run: ports, callbacks, jobs, tokens, project, time stamps of acknowledgements.
 Promise: a name that was learnt means one thing for the rest of the replay, so that a wrong callback or the port of
 another device is a mismatch, and only the first sight of a name is taken on trust (of its shape).
 """
@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_CALLBACK = re.compile(rf'"callback":"(Agent/{UUID}-{UUID})"')
-_VERSION = re.compile(r'("type":"agent:heartbeat:response","version":)"[^"]+"')
+_DRAWN = (re.compile(rf'"callback":"(Agent/{UUID}-{UUID})"'), re.compile(rf"/fhir/R4/job/({UUID})/status"))
 _ACK = re.compile(r"\|\d{14}(?:\.\d{1,3})?(\+0000)?\|\|(ACK[^|]*)\|\d+\|")
 _REFERENCE = re.compile(r"\(ref [a-z]?\d+\)")
 
@@ -27,26 +26,24 @@ class Names:
 
     def to_actual(self, text: str) -> str:
         """What the recorded text is called now."""
-        for recorded, actual in self._actual.items():
-            text = text.replace(recorded, actual)
-        return text
+        return _replaced(text, self._actual)
 
     def to_recorded(self, text: str) -> str:
         """What a text of now was called in the recording."""
-        for recorded, actual in self._actual.items():
-            text = text.replace(actual, recorded)
-        return text
+        return _replaced(text, {actual: recorded for recorded, actual in reversed(self._actual.items())})
 
     def meet(self, recorded: str, actual: str) -> None:
-        """Two frames that should be the same: learn what a callback that is new in the recording is called now."""
-        old, new = _CALLBACK.search(recorded), _CALLBACK.search(actual)
-        if old and new and old[1] not in self._actual and new[1] not in self._actual.values():
-            self.learn(old[1], new[1])
+        """Two texts that should be the same: learn what a callback or a job, new in the recording, is called now."""
+        for drawn in _DRAWN:
+            old, new = drawn.search(recorded), drawn.search(actual)
+            if old and new and old[1] not in self._actual and new[1] not in self._actual.values():
+                self.learn(old[1], new[1])
 
 
-def without_version(text: str) -> str:
-    """Whose release it is does not matter, that it is told does."""
-    return _VERSION.sub(r'\1"<version>"', text)
+def _replaced(text: str, names: dict[str, str]) -> str:
+    """The text with each name replaced once, also where the new name of one is the old name of another."""
+    known = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+    return known.sub(lambda found: names[found[0]], text)
 
 
 def without_ack_stamps(text: str) -> str:

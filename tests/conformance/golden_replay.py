@@ -1,7 +1,8 @@
 """Play one side of a recorded conversation and compare what the other side says.
 
 Secret: what has an order and what has none. Within a lane everything has; messages of different devices on one
-socket, reads of different Endpoints, and everything on different connections may overtake each other.
+socket, pushes of different tools and their answers, reads of different Endpoints, and everything on different
+connections may overtake each other.
 Promise: each line that the party under test said in the transcript is claimed by exactly one thing that it says now,
 in that order and word for word; what it says beyond that is a mismatch, and so is silence.
 """
@@ -13,7 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Protocol
 
-from golden_names import Names, without_ack_stamps, without_version
+from golden_names import Names, without_ack_stamps
+from golden_shapes import shaped
 from golden_transcript import Line, Transcript, frame_of
 
 WITHIN_S = 15.0
@@ -50,8 +52,13 @@ def order_of(line: Line) -> str:
     if line.kind == "request":
         return f"{line.by} http"
     frame = frame_of(line)
-    if line.by == "agent" and frame.get("type") == "agent:transmit:request":
-        return f"{line.lane} {frame.get('remote')}"
+    match line.by, frame.get("type"):
+        case "agent", "agent:transmit:request":
+            return f"{line.lane} {frame.get('remote')}"
+        case "agent", "agent:transmit:response" if "callback" in frame:
+            return f"{line.lane} {frame['callback']}"
+        case "server", "agent:transmit:request":
+            return f"{line.lane} {frame.get('body')}"
     return line.lane
 
 
@@ -94,7 +101,7 @@ async def replay(
 
 def _compare(expected: Line, said: Line, names: Names, *, own: bool) -> list[str]:
     names.meet(expected.text, said.text)
-    wanted, got = without_version(expected.text), without_version(names.to_recorded(said.text))
+    wanted, got = shaped(expected.text), shaped(names.to_recorded(said.text))
     if own and "|ACK" in wanted and "|ACK" in got:
         wanted, got = without_ack_stamps(wanted), without_ack_stamps(got)
     if (expected.kind, wanted) == (said.kind, got):

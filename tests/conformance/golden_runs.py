@@ -7,7 +7,10 @@ Promise: replays share nothing but the machine.
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from dataclasses import dataclass
+from functools import cache
 
 from differences import LEFT_OUT, rewritten
 from golden_agent import AgentStage
@@ -51,12 +54,26 @@ class Replayed:
     """How our agent did.
 
     `read_again`: parts of the configuration that it read twice for one reason. `transmitted_s`: when each message went
-    to the server, counted from the first that a device sent.
+    to the server, counted from the first that a device sent. `pages`: of its log, each with the number of lines that
+    the server asked for and the time stamps of those that it got.
     """
 
     mismatches: list[str]
     read_again: list[str]
     transmitted_s: list[float]
+    pages: list[tuple[int, list[str]]]
+
+
+def lacking(name: str) -> str:
+    """What this machine lacks for a replay of the agent; empty if nothing."""
+    hosts = {"ping": ["127.0.0.1"], "ping-errors": ["127.0.0.1", "::1"]}.get(name, [])
+    return ", ".join(f"no answer to a ping of {host}" for host in hosts if not _answers(host))
+
+
+@cache
+def _answers(host: str) -> bool:
+    program = shutil.which("ping")
+    return program is not None and subprocess.run([program, "-c", "1", host], capture_output=True).returncode == 0
 
 
 async def replay_agents(names: list[str]) -> dict[str, Replayed]:
@@ -70,7 +87,7 @@ async def replay_agents(names: list[str]) -> dict[str, Replayed]:
         async with gate, AgentStage.open(transcript, lines) as stage:
             mismatches = await replay(transcript, lines, stage)
         mismatches += [stage.complaint] if stage.complaint else []
-        return Replayed(mismatches, stage.read_again, stage.transmitted_s)
+        return Replayed(mismatches, stage.read_again, stage.transmitted_s, stage.pages)
 
     done = await asyncio.gather(*(one(name) for name in names), return_exceptions=True)
     return {

@@ -23,8 +23,9 @@ _LARGE = re.compile(r"\{obx\*(\d+)\}")
 class Line:
     """One thing that happened.
 
-    `by`: agent, server, device, api (a person's tool), raw (a hand-made socket client), host (the service manager),
-    fault. `lane`: the connection: `http …`, `ws …`, `device …`, or `process`. `kind`: request, response (of HTTP:
+    `by`: agent, server, device, remote (whom messages are pushed to), api (a person's tool), raw (a hand-made socket
+    client), host (the service manager), fault. `lane`: the connection: `http …`, `ws …`, `device …`, `remote …`, or
+    `process`. `kind`: request, response (of HTTP:
     start line, the headers that matter, a blank line, the body), open, opened, frame, bytes, binary, ping, pong,
     close (with a code), cut (without), reset, stop, exit, note.
     """

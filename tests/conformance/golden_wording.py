@@ -83,10 +83,6 @@ def me_of_a_hub(me: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-ANSWERS_TO_LATER_OPERATIONS = line(
-    "agent", "ws ", "frame", '"type":"agent:(?:transmit|logs):response"|"body":"Auto-upgrading'
-)
-LATER_OPERATIONS = line("server", "ws ", "frame", '"type":"agent:(?:transmit|logs|upgrade):request"')
 ANSWER_TO_NOBODY = line("agent", "device ", "frame", r"\|RX1\|")
 SECOND_SOCKET = line(lane="ws agent-4", text="/ws/agent|^101$|agent:connect:")
 NOT_FOUND = (
@@ -94,12 +90,6 @@ NOT_FOUND = (
     '"valueId": "<id>"}, {"url": "traceId", "valueId": "<id>"}], "url": '
     '"https://medplum.com/fhir/StructureDefinition/tracing"}], "id": "not-found", "issue": [{"code": "not-found", '
     '"details": {"text": "Not found"}, "severity": "error"}], "resourceType": "OperationOutcome"}'
-)
-ALL_OK = (
-    '200\nContent-Type: application/fhir+json; charset=utf-8\n\n{"extension": [{"extension": [{"url": "requestId", '
-    '"valueId": "<id>"}, {"url": "traceId", "valueId": "<id>"}], "url": '
-    '"https://medplum.com/fhir/StructureDefinition/tracing"}], "id": "ok", "issue": [{"code": "informational", '
-    '"details": {"text": "All OK"}, "severity": "information"}], "resourceType": "OperationOutcome"}'
 )
 
 

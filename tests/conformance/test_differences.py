@@ -56,6 +56,15 @@ def test_an_entry_leaves_alone_what_devices_do(difference: Difference) -> None:
             assert after == theirs
 
 
+@every_difference
+def test_an_entry_leaves_to_remotes_what_they_say(difference: Difference) -> None:
+    """A remote answers as it does, on whichever connection it was asked."""
+    for scenario in changed(difference):
+        before = recording(difference.party, scenario)
+        theirs = sorted(line.text for line in before if line.by == "remote")
+        assert sorted(line.text for line in difference.edit(before) if line.by == "remote") == theirs
+
+
 @pytest.mark.parametrize("entry", [*DIFFERENCES, *LEFT_OUT], ids=lambda entry: entry.because[:50])
 def test_the_reason_is_a_sentence(entry: Difference | LeftOut) -> None:
     assert entry.because[0].isupper()
@@ -75,7 +84,7 @@ def test_a_party_takes_part_in_every_recording_or_stands_among_those_left_out(pa
 
 def test_the_recordings_that_this_project_is_judged_by_are_all_here() -> None:
     asked_for = """connect* heartbeat* inbound-* reconnect-* start-server-down token-* ws-upgrade-timeout status bulk-*
-    stats agent-status-off endpoint-status-off *-odd-frames two-connections-same-agent wrong-* malformed-agent-id
-    api-unauthorized"""
+    stats push-* ping* fetch-logs* agent-offline agent-status-off endpoint-status-off *-odd-frames
+    two-connections-same-agent wrong-* malformed-agent-id api-unauthorized"""
     assert not [pattern for pattern in asked_for.split() if not any(fnmatch(name, pattern) for name in KEPT)]
-    assert len(KEPT) == 58
+    assert len(KEPT) == 81

@@ -59,6 +59,16 @@ async def test_a_callback_of_another_form_is_a_mismatch() -> None:
     assert len(await judged(REQUEST.saying(REQUEST.text.replace(OLD, "callback-1")), ANSWER)) == 1
 
 
+def test_a_name_of_now_may_be_another_name_of_the_recording() -> None:
+    names = Names()
+    names.learn("127.0.0.1:28001", "127.0.0.1:39892")
+    names.learn("127.0.0.1:39892", "127.0.0.1:28001")
+    text = "127.0.0.1:28001 and 127.0.0.1:39892"
+
+    assert names.to_actual(text) == "127.0.0.1:39892 and 127.0.0.1:28001"
+    assert names.to_recorded(names.to_actual(text)) == text
+
+
 async def test_an_acknowledgement_of_the_agents_own_may_have_another_stamp_and_control_id() -> None:
     later = ANSWER.saying(ACK.replace("20261122074655.746", "20300101000000.1").replace("|17|", "|18|"))
     assert await judged(REQUEST, later) == []
@@ -90,6 +100,23 @@ async def test_saying_more_is_a_mismatch() -> None:
 
 async def test_saying_it_to_another_device_is_a_mismatch() -> None:
     assert len(await judged(REQUEST, Line("agent", "device 2", "frame", ACK))) == 2
+
+
+def pushed(body: str, number: int) -> Line:
+    text = f'{{"type":"agent:transmit:response","callback":"{OLD[:-1]}{number}","statusCode":200,"body":"{body}"}}'
+    return Line("agent", "ws agent-1", "frame", text)
+
+
+async def test_answers_to_different_pushes_may_overtake_each_other() -> None:
+    conversation = (pushed("a", 1), pushed("b", 2))
+    party = Scripted(*reversed(conversation))
+    assert await replay(Transcript("a", "", {}, (), conversation), conversation, party, within_s=0.05) == []
+
+
+async def test_answers_of_two_pushes_taken_for_each_other_are_two_mismatches() -> None:
+    conversation = (pushed("a", 1), pushed("b", 2))
+    party = Scripted(pushed("a", 2), pushed("b", 1))
+    assert len(await replay(Transcript("a", "", {}, (), conversation), conversation, party, within_s=0.05)) == 2
 
 
 async def test_silence_is_a_mismatch() -> None:
