@@ -4,77 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
+from medplum_cli import Cli
 
 from agent.hub import Hub
 
 pytestmark = pytest.mark.npm
-WITHIN_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Cli:
-    """`medplum …` with a home of its own. Each call is a process of its own, as for a person."""
-
-    node: str
-    script: Path
-    home: Path
-
-    async def run(self, *words: str) -> tuple[int, str]:
-        """Exit status, and everything it printed."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDPLUM_")}
-        environment = {**kept, "HOME": str(self.home), "USERPROFILE": str(self.home), "NO_COLOR": "1"}
-        process = await asyncio.create_subprocess_exec(
-            self.node, str(self.script), *words, stdout=PIPE, stderr=PIPE, env=environment, cwd=self.home
-        )
-        try:
-            async with asyncio.timeout(WITHIN_S):
-                out, err = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert process.returncode is not None
-        return process.returncode, out.decode() + err.decode()
-
-    async def json(self, *words: str) -> Any:
-        status, printed = await self.run(*words)
-        assert status == 0, printed
-        return json.loads(printed)
-
-
-@pytest.fixture
-def cli(node: str, node_modules: Path, tmp_path: Path) -> Cli:
-    home = tmp_path / "home"
-    home.mkdir()
-    return Cli(node, node_modules / "@medplum" / "cli" / "dist" / "cjs" / "index.cjs", home)
 
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
+    """A hub that is quick to give up an agent that does not answer."""
     async with Hub.open(tmp_path / "hub", ("127.0.0.1", 0), operation_timeout_scale=0.4) as hub:
         yield hub
-
-
-@pytest.fixture
-async def logged_in(cli: Cli, hub: Hub) -> Cli:
-    """The CLI after `medplum login`: it finds base URL and credentials in its own profile from here."""
-    status, printed = await cli.run(
-        "login",
-        *("--auth-type", "client-credentials", "--base-url", hub.base_url),
-        *("--client-id", hub.client_id, "--client-secret", hub.client_secret),
-    )
-    assert status == 0, printed
-    return cli
 
 
 async def play_agents(hub: Hub, stack: AsyncExitStack, *agent_ids: str) -> None:

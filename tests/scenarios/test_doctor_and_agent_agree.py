@@ -49,6 +49,7 @@ async def test_with_the_agent_killed_and_the_server_away_the_doctor_still_answer
     agent = await ward.running_agent(server)
     await server.until_live()
     await ward.device(port)
+    await agent.until(lambda _: (agent.data_dir / "last-good.json").exists())
     await agent.kill()
     await server.go()
 

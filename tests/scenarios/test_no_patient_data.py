@@ -17,6 +17,8 @@ from ward_agents import AgentProcess
 from ward_building import Ward
 from ward_devices import Device
 from ward_messages import FAMILY, GIVEN, PATIENT_NUMBER, PATIENT_WORDS, ack_text, adt
+from ward_remotes import Pushed, Script
+from ward_remotes import silence as remote_silence
 from ward_servers import Asked, ScriptedServer
 
 NAME = f"{FAMILY}^{GIVEN}"
@@ -96,16 +98,51 @@ async def server_is_silent(scene: Scene) -> None:
     await scene.answered(adt("A-1"))
 
 
-async def server_pushes(scene: Scene) -> None:
-    push = {
-        "type": "agent:transmit:request",
-        "remote": "mllp://127.0.0.1:1",
-        "contentType": "x-application/hl7-v2+er7",
-        "body": adt("P-1").decode(),
-        "callback": "push-1",
-    }
-    await scene.server.links[0].say(json.dumps(push))
-    await scene.server.until(lambda: any(frame.get("callback") == "push-1" for frame in scene.server.frames))
+def server_pushes(script: Script, *, keeps: bool = True, **parameters: object) -> Play:
+    """The server pushes two messages to a remote that behaves like this; `keeps`: one of them by way of the spool."""
+
+    async def play(scene: Scene) -> None:
+        remote = await scene.ward.remote()
+        remote.script = script
+        url = remote.url(ackTimeoutMs=300, **parameters)
+        callbacks = [await scene.server.push(url, adt("P-1"))]
+        if keeps:
+            durable = remote.url(
+                ackTimeoutMs=300, durable="true", retryMode="normal", autoRetryMaxAttempts=1, **parameters
+            )
+            callbacks.append(await scene.server.push(durable, adt("P-2")))
+        for callback in callbacks:
+            await scene.server.answer_to(callback)
+
+    return play
+
+
+def server_pushes_to(address: str, body: str = "") -> Play:
+    """A push that goes nowhere."""
+
+    async def play(scene: Scene) -> None:
+        await scene.server.answer_to(await scene.server.push(address, body or adt("P-1").decode()))
+
+    return play
+
+
+def remote_says(raw: bytes) -> Script:
+    async def script(pushed: Pushed) -> None:
+        await pushed.say(raw)
+
+    return script
+
+
+def remote_answers(code: str, control_id: str | None = None) -> Script:
+    async def script(pushed: Pushed) -> None:
+        await pushed.answer(code, control_id=control_id, text=SENTENCE)
+
+    return script
+
+
+async def remote_hangs_up(pushed: Pushed) -> None:
+    await pushed.say(b"\x0b" + CUT)
+    pushed.hang_up()
 
 
 async def device_sends_too_much(scene: Scene) -> None:
@@ -148,7 +185,28 @@ TROUBLE: dict[str, Play] = {
     ),
     "the socket closed with a sentence": server_closes,
     "no answer": server_is_silent,
-    "a push": server_pushes,
+    "a push": server_pushes(remote_answers("AA")),
+    "a push that is refused": server_pushes(remote_answers("AR")),
+    "a push that cannot be committed": server_pushes(remote_answers("CE")),
+    "a push that another message's answer comes to": server_pushes(remote_answers("AA", f"{FAMILY}-{GIVEN}")),
+    "a push that a sentence comes to": server_pushes(remote_says(f"\x0b{SENTENCE}\x1c\r".encode())),
+    "a push that a message comes to": server_pushes(remote_says(b"\x0b%b\x1c\r" % adt("X-1"))),
+    "a push that is answered without a frame": server_pushes(remote_says(adt("X-1"))),
+    "a push that is answered in plain text": server_pushes(remote_says(SENTENCE.encode())),
+    "a push in whose answer the line breaks": server_pushes(remote_hangs_up),
+    "a push that nobody answers": server_pushes(remote_silence),
+    "a push to nobody": server_pushes_to("mllp://127.0.0.1:1"),
+    "a push to an address with a name in it": server_pushes_to(f"mllp://127.0.0.1:1?encoding={FAMILY}&{GIVEN}=1"),
+    "a push to something that is no address": server_pushes_to(SENTENCE),
+    "a push that is no HL7": server_pushes_to("mllp://127.0.0.1:1", SENTENCE),
+    "a push with a name that the remote cannot read": server_pushes_to(
+        "mllp://127.0.0.1:1?encoding=ascii", adt("P-1").decode().replace(GIVEN, f"{GIVEN}Ж")
+    ),
+    "a ping of a name": server_sends(
+        json.dumps(
+            {"type": "agent:transmit:request", "remote": SENTENCE, "contentType": "x-application/ping", "body": NAME}
+        )
+    ),
     "no HL7": device_sends(SENTENCE.encode(), CUT[3:], b"PID|1||" + NAME.encode()),
     "bytes that are no UTF-8": device_sends(adt("A-1").replace(GIVEN.encode(), GIVEN.encode() + b"\xff")),
     "segments that run into each other, so that PID-5 stands where MSH-18 is": device_sends(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 import random
 import socket
+import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from ward_agents import AgentProcess, FarEnd
 from ward_devices import Device
+from ward_remotes import Remote
 from ward_servers import ScriptedServer
 from ward_strangers import Stranger
 
@@ -74,6 +76,13 @@ class Ward:
         device = await Device.connect(port, **how)
         self._stack.push_async_callback(device.hang_up)
         return device
+
+    async def remote(self, *, tls: ssl.SSLContext | None = None) -> Remote:
+        """A system to push to: it listens and accepts every message until it is told otherwise."""
+        remote = Remote(free_port(), tls)
+        await remote.come()
+        self._stack.push_async_callback(remote.go)
+        return remote
 
     async def stranger(self, port: int, sends: bytes = b"", *, source: str = "127.0.0.1") -> Stranger:
         """Somebody who knocks there, and sends bytes."""

@@ -108,6 +108,8 @@ class ScriptedServer:
         self.frames: list[dict[str, Any]] = []  # everything else that agents said
         self.links: list[Link] = []
         self.configuration_reads = 0
+        self.settings: dict[str, bool | int | str] = {}  # Agent.setting
+        self._pushes = 0
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
@@ -126,6 +128,31 @@ class ScriptedServer:
             "connectionType": {"code": "hl7v2-mllp"},
             "payloadType": [{"text": "HL7"}],
         }
+
+    async def push(self, remote: str, body: bytes | str, callback: str = "", **more: Any) -> str:
+        """Send one message to a remote through the agent, once it is live; the callback that it goes under."""
+        await self.until_live()
+        self._pushes += 1
+        callback = callback or f"push-{self._pushes}"
+        frame = {
+            "type": "agent:transmit:request",
+            "remote": remote,
+            "contentType": "x-application/hl7-v2+er7",
+            "body": body if isinstance(body, str) else body.decode(),
+            "callback": callback,
+            **more,
+        }
+        await self.links[-1].say({name: value for name, value in frame.items() if value is not None})
+        return callback
+
+    async def answer_to(self, callback: str, *, within_s: float = WITHIN_S) -> dict[str, Any]:
+        """What the agent answers under a callback. Raises TimeoutError."""
+        await self.until(lambda: bool(self.answers_to(callback)), within_s=within_s)
+        return self.answers_to(callback)[0]
+
+    def answers_to(self, callback: str) -> list[dict[str, Any]]:
+        """Every answer under a callback; more than one is more than there may be."""
+        return [frame for frame in self.frames if frame.get("callback") == callback]
 
     async def come(self) -> None:
         """Listen."""
@@ -200,6 +227,7 @@ class ScriptedServer:
             "name": "scenario",
             "status": self.status,
             "channel": channels,
+            "setting": [{"name": name, **_value(value)} for name, value in self.settings.items()],
         }
 
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
@@ -245,3 +273,13 @@ class ScriptedServer:
         with contextlib.suppress(ConnectionError):  # the agent has gone before the answer
             await script(asked)
         self._changed.set()
+
+
+def _value(value: bool | int | str) -> dict[str, bool | int | str]:
+    match value:
+        case bool():
+            return {"valueBoolean": value}
+        case int():
+            return {"valueInteger": value}
+        case str():
+            return {"valueString": value}
