@@ -71,6 +71,8 @@ class Tools:
 
     stub: Path
     senders: Path
+    receivers: Path
+    pushes: Path
     countsync: Path
 
 
@@ -81,10 +83,11 @@ def compile_tools(into: Path) -> Tools:
     names = (os.environ.get("CC") or "cc", "cc", "gcc", "clang")
     compiler = next((found for name in names if (found := shutil.which(name))), None)
     if compiler is None:
-        raise CannotMeasure("there is no C compiler for senders and stub: install gcc or clang, or name one in CC")
-    tools = Tools(into / "stub", into / "senders", into / "countsync.so")
-    for path, options in ((tools.stub, ()), (tools.senders, ()), (tools.countsync, ("-shared", "-fPIC"))):
+        raise CannotMeasure("there is no C compiler for the far ends: install gcc or clang, or name one in CC")
+    tools = Tools(into / "stub", into / "senders", into / "receivers", into / "pushes", into / "countsync.so")
+    for path in (tools.stub, tools.senders, tools.receivers, tools.pushes, tools.countsync):
         source = SOURCES / f"{path.stem}.c"
+        options = ("-shared", "-fPIC") if path is tools.countsync else ()
         done = subprocess.run(
             [compiler, "-O2", "-o", path, source, *options, "-ldl"], capture_output=True, text=True, check=False
         )

@@ -12,14 +12,9 @@ what to read; absolute numbers belong to the machine and the hour.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import importlib.metadata
-import importlib.util
+import functools
 import json
-import os
-import platform
-import signal
 import sys
 import tempfile
 import time
@@ -27,7 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gauges import MESSAGE_BYTES, CannotMeasure, Load, compile_tools, listening, measure, require_disk, started
+import session
+from gauges import CannotMeasure, Load, compile_tools, listening, measure, require_disk, started
 from report import Idle, Results, for_people, for_programs
 from subjects import BARE, DAEMON, PEERS, Place, Subject, daemon, stub
 
@@ -88,8 +84,7 @@ async def watch_idle(place: Place, *, watched_s: float, starts: int) -> Idle:
 
 async def compare(place: Place, subjects: Sequence[Subject], tried: Sequence[Load], options: Options) -> Results:
     """Every round: each load, and for each load every subject, fresh."""
-    facts = _facts(place)
-    results = Results(DAEMON.name, BARE.name, facts)
+    results = Results(DAEMON.name, BARE.name, session.facts(place.scratch, uvloop=place.uvloop))
     for round_number in range(1, options.rounds + 1):
         for load in tried:
             for subject in subjects:
@@ -105,17 +100,6 @@ async def compare(place: Place, subjects: Sequence[Subject], tried: Sequence[Loa
     return results
 
 
-def _facts(place: Place) -> dict[str, str]:
-    names = ("uvloop", "apsw", "msgspec", "websockets")
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in names if importlib.util.find_spec(name)]
-    return {
-        "messages": f"{MESSAGE_BYTES} bytes, synchronous=FULL, {'uvloop' if place.uvloop else 'standard event loop'}",
-        "machine": f"{os.cpu_count()} processors, {platform.system()} {platform.release()},"
-        f" {require_disk(place.scratch)}, load average {os.getloadavg()[0]:.1f}",
-        "software": f"Python {platform.python_version()}, {', '.join(versions)}",
-    }
-
-
 async def benchmark(options: Options) -> Results:
     """Everything that was asked for. Raises CannotMeasure."""
     require_disk(options.scratch)
@@ -125,7 +109,7 @@ async def benchmark(options: Options) -> Results:
         scratch = Path(name)
         tools = compile_tools(scratch)
         async with stub(tools, scratch) as (server_port, plain_port, enhanced_port):
-            place = Place(tools, scratch, server_port, plain_port, enhanced_port, options.uvloop)
+            place = Place(tools, scratch, server_port, options.uvloop, plain_port, enhanced_port)
             results = await compare(place, [DAEMON, BARE, *peers], loads(options.connections), options)
             results.skipped = left_out
             if options.idle_s:
@@ -136,48 +120,22 @@ async def benchmark(options: Options) -> Results:
 
 def read_options(arguments: Sequence[str] | None = None) -> tuple[Options, bool]:
     """The command line; and whether JSON is wanted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement (2)")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each load and subject (3)")
+    parser = session.arguments(__doc__)
     parser.add_argument("--connections", default="1,10,100,1000", help="loads to try (1,10,100,1000)")
     parser.add_argument("--peers", action="store_true", help="python-hl7, hl7apy and npm @medplum/hl7 as well")
     parser.add_argument("--idle-seconds", type=float, default=10.0, help="how long to watch it idle; 0: not (10)")
-    parser.add_argument("--no-uvloop", action="store_true", help="daemon and bare limit on the standard event loop")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="a folder on a disk")
-    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
     args = parser.parse_args(arguments)
-    try:
-        connections = tuple(int(number) for number in args.connections.split(","))
-    except ValueError:
-        parser.error("--connections takes whole numbers between commas, as 1,10,100")
-    if args.seconds <= 0 or args.rounds < 1 or min(connections) < 1:
-        parser.error("seconds, rounds and connections are above zero")
-    uvloop = not args.no_uvloop and importlib.util.find_spec("uvloop") is not None
+    session.check(parser, args)
+    connections = session.numbers(parser, "--connections", args.connections)
+    uvloop = session.has_uvloop(args)
     options = Options(args.seconds, args.rounds, connections, args.peers, args.idle_seconds, uvloop, args.scratch)
     return options, args.json
 
 
-async def _until_stopped(options: Options) -> Results:
-    """`benchmark`, ended by Ctrl-C or SIGTERM: what was started ends with it."""
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    return await benchmark(options)
-
-
 def main() -> int:
     options, as_json = read_options()
-    try:
-        results = asyncio.run(_until_stopped(options))
-    except CannotMeasure as reason:
-        print(f"benchmark: {reason}", file=sys.stderr)
-        return 1
-    except asyncio.CancelledError:
-        print("benchmark: stopped", file=sys.stderr)
-        return 130
-    print(json.dumps(for_programs(results), indent=2) if as_json else for_people(results))
-    return 0
+    work = functools.partial(benchmark, options)
+    return session.run(work, for_people=for_people, for_programs=for_programs if as_json else None)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Promise: nothing absolute is judged but what an aim names; an aim without its re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -160,28 +160,38 @@ def for_people(results: Results) -> str:
     rows: list[tuple[str, ...]] = [_COLUMNS]
     for load, by_subject in results.readings.items():
         rows += [_cells(results, load, subject, readings) for subject, readings in by_subject.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    previous = ""
-    lines.append("")
-    for row in rows:
-        if previous not in ("", row[0]):
-            lines.append("")
-        previous = row[0]
-        cells = [
-            cell.ljust(width) if column in _TO_THE_LEFT else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines += ["", *table(rows, _TO_THE_LEFT)]
     lines += ["", "CPU and fsyncs are per message; 'daemon ×' is how many times its rate the daemon's is."]
     for name, reason in results.skipped.items():
         lines.append(f"left out: {name} ({reason})")
     if results.idle is not None:
         lines += ["", f"start to first connection: {', '.join(f'{s:.2f}' for s in results.idle.startup_s)} s"]
-    lines.append("")
-    for aim in aims(results):
-        verdict = {True: "met", False: "NOT MET", None: "not measured"}[aim.met]
-        lines.append(f"{verdict:<13} {aim.text}" + (f": {aim.measured}" if aim.measured else ""))
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *verdicts(aims(results))])
+
+
+def table(rows: Sequence[Sequence[str]], to_the_left: Sequence[int]) -> list[str]:
+    """Lines; the first row is the head, and rows that begin alike stand apart from the others. `to_the_left`: columns
+    of text."""
+    grouped = len({row[0] for row in rows}) < len(rows)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines: list[str] = []
+    previous = rows[0][0]
+    for row in rows:
+        if grouped and row[0] != previous:
+            lines.append("")
+        previous = row[0]
+        cells = [
+            cell.ljust(width) if column in to_the_left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def verdicts(aims: Iterable[Aim]) -> list[str]:
+    """One line for each aim."""
+    words = {True: "met", False: "NOT MET", None: "not measured"}
+    return [f"{words[aim.met]:<13} {aim.text}" + (f": {aim.measured}" if aim.measured else "") for aim in aims]
 
 
 # ---- for a program

@@ -35,9 +35,9 @@ class Place:
     tools: Tools
     scratch: Path
     server_port: int
-    plain_port: int  # the daemon's channel in original mode
-    enhanced_port: int  # and the one with enhanced=true
     uvloop: bool
+    plain_port: int = 0  # the daemon's channel in original mode
+    enhanced_port: int = 0  # and the one with enhanced=true
 
 
 Running = tuple[Child, int]
@@ -125,20 +125,21 @@ def _python_peer(name: str) -> list[str]:
     return [sys.executable, str(HERE / "peers.py"), name]
 
 
-def _npm_folder() -> Path:
+def npm_folder() -> Path:
+    """Where npm's packages are, and our programs that use them."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "onprem-agent-benchmarks" / f"medplum-hl7-{NPM_VERSION}"
 
 
 @functools.cache
-def _npm_missing() -> str:
+def npm_missing() -> str:
     """Install @medplum/hl7 into the user's cache folder unless it is there; why that is not possible, or empty."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         return "Node.js is not installed"
-    folder = _npm_folder()
+    folder = npm_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "server.mjs"):
+    for name in ("package.json", "server.mjs", "clients.mjs"):
         shutil.copy(NPM / name, folder / name)
     if (folder / "node_modules" / "@medplum" / "hl7").is_dir():
         return ""
@@ -150,15 +151,17 @@ def _npm_missing() -> str:
     return "" if done.returncode == 0 else f"npm could not install it: {done.stderr.strip()[-200:]}"
 
 
-def _npm_peer() -> list[str]:
+def npm_program(name: str) -> list[str]:
+    """The command that runs one of our programs for npm's packages. Raises CannotMeasure."""
     node = shutil.which("node")
     if node is None:
         raise CannotMeasure("Node.js has gone since the benchmark began: install it again")
-    return [node, str(_npm_folder() / "server.mjs")]
+    return [node, str(npm_folder() / name)]
 
 
-def _module_missing(name: str, remedy: str) -> str:
-    return "" if importlib.util.find_spec(name) else remedy
+def module_missing(name: str, package: str) -> str:
+    """Why a Python package cannot be measured, or empty."""
+    return "" if importlib.util.find_spec(name) else f"{package} is not installed: pip install {name}"
 
 
 DAEMON = Subject("daemon", _daemon)
@@ -166,21 +169,21 @@ BARE = Subject("bare limit", _bare, takes=lambda load: not load.enhanced)
 PEERS = (
     Subject(
         "npm @medplum/hl7",
-        functools.partial(_serving, command=_npm_peer),
+        functools.partial(_serving, command=functools.partial(npm_program, "server.mjs")),
         takes=lambda load: not load.enhanced,
-        missing=_npm_missing,
+        missing=npm_missing,
     ),
     Subject(
         "python-hl7",
         functools.partial(_serving, command=functools.partial(_python_peer, "python-hl7")),
         takes=lambda load: not load.enhanced,
-        missing=functools.partial(_module_missing, "hl7", "python-hl7 is not installed: pip install hl7"),
+        missing=functools.partial(module_missing, "hl7", "python-hl7"),
     ),
     Subject(
         "hl7apy",
         functools.partial(_serving, command=functools.partial(_python_peer, "hl7apy")),
         takes=lambda load: not load.enhanced and load.window == 1,
-        missing=functools.partial(_module_missing, "hl7apy", "hl7apy is not installed: pip install hl7apy"),
+        missing=functools.partial(module_missing, "hl7apy", "hl7apy"),
         one_each=True,
     ),
 )

@@ -3,7 +3,7 @@
  * usage: senders PORT [--connections N] [--window W] [--warm S] [--seconds S] [--size BYTES]
  *                     [--enhanced | --one-each | --idle]
  *
- * Secret: epoll, the ring of send times behind the latencies, and the histogram (64 steps to each power of two).
+ * Secret: epoll, and the ring of send times behind the latencies.
  * Promise: an acknowledgement counts only if its MSA-2 names a message of this connection that is unanswered;
  * everything else is counted as an error, and so is a connection that ends with messages unanswered (it is dialled
  * again). Prints `measuring` when the warm-up is over and one JSON object at the end; times in microseconds.
@@ -17,18 +17,15 @@
 #include <getopt.h>
 #include <netinet/tcp.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { RING = 1024, INPUT_BYTES = 65536, STEPS = 64, BUCKETS = 64 * STEPS, SERIAL_DIGITS = 9, CONNECTION_DIGITS = 5 };
+#include "latency.h"
+#include "messages.h"
+
+enum { RING = 1024, INPUT_BYTES = 65536 };
 enum { FREE, UNANSWERED, COMMITTED };
 
 typedef struct {
@@ -44,17 +41,8 @@ static int port, connection_count = 1, window = 1, size_bytes = 1024, enhanced, 
 static double warm_s = 0.5, measured_s = 2;
 static int poller, measuring;
 static Connection *connections;
-static char *template, run_mark[5];
-static size_t frame_bytes, id_at;
 static uint64_t histogram[BUCKETS], commit_histogram[BUCKETS];
 static uint64_t answered, refused, errors, reconnects, slowest_us, quiet_us, last_answer_us;
-
-static uint64_t now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
-}
 
 static double cpu_s(void)
 {
@@ -64,75 +52,14 @@ static double cpu_s(void)
            + (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
 }
 
-/* ---- latencies */
-
-static unsigned bucket_of(uint64_t us)
-{
-    if (us < STEPS)
-        return (unsigned)us;
-    unsigned power = 63u - (unsigned)__builtin_clzll(us) - 6u; /* 2^6 = STEPS */
-    return power * STEPS + (unsigned)(us >> power);
-}
-
-static uint64_t value_of(unsigned bucket)
-{
-    if (bucket < 2 * STEPS)
-        return bucket;
-    unsigned power = bucket / STEPS - 1;
-    return (uint64_t)(bucket - power * STEPS) << power;
-}
-
-static uint64_t percentile(const uint64_t *counts, double share)
-{
-    uint64_t total = 0, below = 0;
-    for (unsigned i = 0; i < BUCKETS; i++)
-        total += counts[i];
-    for (unsigned i = 0; i < BUCKETS; i++)
-        if ((below += counts[i]) > share * (double)total)
-            return value_of(i);
-    return 0;
-}
-
 /* ---- messages */
-
-static void build_template(void)
-{
-    frame_bytes = (size_t)size_bytes + 3;
-    template = malloc(frame_bytes + 512);
-    int length = sprintf(template, "\x0bMSH|^~\\&|BENCH|WARD|AGENT|HOSP|20260101000000||ADT^A01^ADT_A01|");
-    id_at = (size_t)length;
-    length += sprintf(template + length, "%s%0*d|P|2.5.1\rEVN|A01|20260101000000\r"
-                      "PID|1||900001^^^HOSP^MR||TEST^PATIENT^A||19700101|F|||1 TEST STREET^^TESTTOWN^^00000\rPV1|1|I|W1^101^A\r",
-                      run_mark, CONNECTION_DIGITS + SERIAL_DIGITS, 0);
-    while ((size_t)length < frame_bytes - 3)
-        length += sprintf(template + length, "OBX|1|NM|8302-2^BODY HEIGHT^LN||180|cm|150-200|N|||F\r");
-    memcpy(template + frame_bytes - 3, "\r\x1c\r", 3);
-}
-
-static void write_digits(char *place, int digits, uint64_t number)
-{
-    while (digits--) {
-        place[digits] = (char)('0' + number % 10);
-        number /= 10;
-    }
-}
-
-static int read_digits(const char *place, int digits, uint64_t *number)
-{
-    for (*number = 0; digits--; place++) {
-        if (*place < '0' || *place > '9')
-            return 0;
-        *number = *number * 10 + (uint64_t)(*place - '0');
-    }
-    return 1;
-}
 
 static void compose(Connection *c, uint64_t now)
 {
     char *frame = c->out + c->out_length;
     memcpy(frame, template, frame_bytes);
-    write_digits(frame + id_at + 4, CONNECTION_DIGITS, (uint64_t)(c - connections));
-    write_digits(frame + id_at + 4 + CONNECTION_DIGITS, SERIAL_DIGITS, c->next);
+    write_digits(frame + id_at + ID_MARK, CONNECTION_DIGITS, (uint64_t)(c - connections));
+    write_digits(frame + id_at + ID_MARK + CONNECTION_DIGITS, SERIAL_DIGITS, c->next);
     c->sent_us[c->next % RING] = now;
     c->state[c->next % RING] = UNANSWERED;
     c->out_length += frame_bytes;
@@ -140,21 +67,12 @@ static void compose(Connection *c, uint64_t now)
     c->in_flight++;
 }
 
-static void record(uint64_t *counts, uint64_t us)
-{
-    unsigned bucket = bucket_of(us);
-    counts[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
-}
-
 /* One acknowledgement, without its framing. */
 static void take_answer(Connection *c, const char *message, size_t length, uint64_t now)
 {
-    const size_t id_bytes = 4 + CONNECTION_DIGITS + SERIAL_DIGITS;
     const char *msa = memmem(message, length, "\rMSA|", 5);
     uint64_t owner, serial;
-    if (!msa || (size_t)(message + length - msa) < 8 + id_bytes || msa[7] != '|' || memcmp(msa + 8, run_mark, 4)
-        || !read_digits(msa + 12, CONNECTION_DIGITS, &owner)
-        || !read_digits(msa + 12 + CONNECTION_DIGITS, SERIAL_DIGITS, &serial)
+    if (!msa || message + length - msa < 8 || msa[7] != '|' || !read_id(msa + 8, message + length, &owner, &serial)
         || owner != (uint64_t)(c - connections) || serial >= c->next || serial + RING < c->next) {
         errors++;
         return;
@@ -336,11 +254,11 @@ static void measure(void)
     double elapsed_s = (double)(now - measure_at) / 1e6;
     if (now - last_answer_us > quiet_us)
         quiet_us = now - last_answer_us;
-    printf("{\"answered\":%llu,\"elapsed_s\":%.4f,\"rate\":%.1f,\"p50_us\":%llu,\"p99_us\":%llu,\"max_us\":%llu,"
+    printf("{\"answered\":%llu,\"elapsed_s\":%.4f,\"rate\":%.1f,\"p50_us\":%llu,\"p95_us\":%llu,\"p99_us\":%llu,\"max_us\":%llu,"
            "\"commit_p50_us\":%llu,\"quiet_us\":%llu,\"refused\":%llu,\"errors\":%llu,\"reconnects\":%llu,\"cpu_share\":%.3f}\n",
            (unsigned long long)answered, elapsed_s, (double)answered / elapsed_s,
-           (unsigned long long)percentile(histogram, 0.5), (unsigned long long)percentile(histogram, 0.99),
-           (unsigned long long)slowest_us, (unsigned long long)percentile(commit_histogram, 0.5),
+           (unsigned long long)percentile(histogram, 0.5), (unsigned long long)percentile(histogram, 0.95),
+           (unsigned long long)percentile(histogram, 0.99), (unsigned long long)slowest_us, (unsigned long long)percentile(commit_histogram, 0.5),
            (unsigned long long)quiet_us, (unsigned long long)refused, (unsigned long long)errors,
            (unsigned long long)reconnects, (cpu_s() - cpu) / elapsed_s);
 }
@@ -378,8 +296,7 @@ int main(int count, char **arguments)
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     read_options(count, arguments);
-    snprintf(run_mark, sizeof run_mark, "%04x", (unsigned)((uint64_t)getpid() * 2654435761u ^ now_us()) & 0xffffu);
-    build_template();
+    build_template(size_bytes, now_us());
     poller = epoll_create1(EPOLL_CLOEXEC);
     connections = calloc((size_t)connection_count, sizeof *connections);
     for (int i = 0; i < connection_count; i++) {
