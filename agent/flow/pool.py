@@ -105,7 +105,7 @@ class Pool:
     def respec(self, spec: RemoteSpec) -> None:
         """Take new settings. Letters under way are not disturbed; those that wait go by the new ones."""
         old, self.spec = self.spec, spec
-        if spec == old or self._stopping:
+        if spec == old:
             return
         way = way_of(spec)
         for exchange in self._exchanges:
@@ -218,11 +218,10 @@ class Pool:
         spec = self.spec
         if spec.serialize and self._unanswered:
             return None
-        in_flight_limit = 1 if spec.serialize else spec.in_flight
         control_id = letter.control_id
         best = owing = None
         for exchange in self._exchanges:
-            if exchange.takes(control_id, in_flight_limit):
+            if exchange.takes(control_id, spec.in_flight):
                 if best is None or exchange.used_at >= best.used_at:
                     best = exchange
             elif exchange.owes(control_id):
@@ -239,7 +238,7 @@ class Pool:
     def _dial_missing(self) -> None:
         """A connection for each letter that waits and has none, as far as the remote takes more."""
         room = self._limit - len(self._exchanges)  # one that closes counts, too: the remote still has it
-        if room <= 0 or not self._waiting or self._stopping:
+        if room <= 0 or not self._waiting:
             return
         connecting = sum(exchange.stage is Stage.CONNECTING for exchange in self._exchanges)
         missing = min(len(self._waiting) - connecting, room)
@@ -258,7 +257,7 @@ class Pool:
             self._alarm = self._loop.call_at(due, self._ring)
 
     def _ring(self) -> None:
-        now = max(self._alarm_at, self._loop.time())
+        now = max(self._alarm_at, self._loop.time())  # timers of some systems go off a little early
         self._end_overdue(now)
         self.refill(now)
 
@@ -308,8 +307,6 @@ class Pool:
                 self._telling = self._loop.call_soon(self._tell)
 
 
-def _usefulness(exchange: Exchange) -> tuple[int, float]:
-    """Which may go first: idle ones, then those not open yet, then busy ones; of each, the longest unused."""
-    if exchange.in_flight:
-        return 2, exchange.used_at
-    return (0 if exchange.stage is Stage.OPEN else 1), exchange.used_at
+def _usefulness(exchange: Exchange) -> tuple[bool, float]:
+    """Which may go first: the one that was not used for longest, those with letters under way after all others."""
+    return exchange.in_flight > 0, exchange.used_at

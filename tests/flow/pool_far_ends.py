@@ -58,6 +58,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def hold_up(self, seconds: float) -> None:
         self._impatient.now += seconds
 
+    @property
+    def timers(self) -> int:
+        """How many are set and neither over nor cancelled."""
+        return sum(not timer.cancelled() for timer in self._scheduled)  # type: ignore[attr-defined]
+
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """Run a test in a loop whose seconds take no time; what a callback raised, and the test did not take, fails it."""
@@ -83,6 +88,13 @@ def hold_up(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.hold_up(seconds)
+
+
+def timers() -> int:
+    """How many timers are set, by whomever."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return loop.timers
 
 
 def message(control_id: str, patient: str = "P1") -> bytes:

@@ -344,6 +344,40 @@ async def test_messages_that_wait_get_a_new_connection_for_a_lost_one() -> None:
     assert (pool.metrics.reconnects, pool.metrics.connections, pool.metrics.connections_total) == (1, 1, 2)
 
 
+@in_virtual_time
+async def test_reconnects_count_what_was_lost_and_made_again() -> None:
+    # given two connections that are lost
+    remote = Remote()
+    pool, sender = pool_for(remote, max_clients=2)
+    sender.push("M1", "M2")
+    await all_is_done()
+    for line in remote.lines:
+        line.hangs_up(RESET)
+    # when one of them is made again, and closed when nobody needs it
+    sender.push("M3")
+    await all_is_done()
+    assert pool.metrics.reconnects == 1
+    remote.lines[2].answers("M3")
+    await asyncio.sleep(IDLE_S + 0.1)
+    assert pool.idle
+    # then what is made later is a new beginning
+    sender.push("M4", "M5")
+    await all_is_done()
+    assert (pool.metrics.reconnects, pool.metrics.connections_total) == (1, 5)
+
+
+@in_virtual_time
+async def test_one_lost_connection_is_one_reconnect() -> None:
+    remote = Remote()
+    pool, sender = pool_for(remote, max_clients=3)
+    sender.push("M1")
+    await all_is_done()
+    remote.lines[0].hangs_up(RESET)
+    sender.push("M2", "M3", "M4")
+    await all_is_done()
+    assert pool.metrics.reconnects == 1
+
+
 # ---- messages that wait
 
 
@@ -465,6 +499,18 @@ async def test_who_stood_behind_a_message_that_gave_up_goes_at_once_if_it_can() 
     assert remote.got == ["M1"]
     await asyncio.sleep(0.2)
     assert remote.got == ["M1", "M2"]
+
+
+@in_virtual_time
+async def test_who_waited_in_vain_for_a_remote_that_is_busy_hears_that_it_is_busy() -> None:
+    # given a remote that takes one connection and refuses the second
+    remote = Remote(opens_at_once=False)
+    _, sender = pool_for(remote, max_clients=2)
+    sender.push("M1", "M2", within_s=10.0)
+    remote.lines[0].opens()
+    remote.lines[1].fails()
+    await asyncio.sleep(10.1)
+    assert sender.not_sent("M2").kind is Kind.WAITED
 
 
 @in_virtual_time

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pool_far_ends import (
     RESET,
+    SPEC,
     FarLine,
     Phase,
     Remote,
@@ -19,7 +23,8 @@ from pool_far_ends import (
 )
 
 from agent.failures import Failure, Kind
-from agent.flow.letters import Answered
+from agent.flow.letters import Answered, Letter
+from agent.flow.underway import REMEMBERED, Late, Noted, Settled, Stray, UnderWay
 from agent.metrics import RemoteMetrics
 from agent.spec import ReturnAck
 
@@ -98,6 +103,18 @@ async def test_a_message_never_goes_where_an_answer_to_its_namesake_may_come() -
     await all_is_done()
     assert remote.lines[1].sent == ["1", "1"]
     assert metrics.reconnects == 0
+
+
+@in_virtual_time
+async def test_a_connection_that_owes_an_answer_stays_where_another_can_take_the_message() -> None:
+    line, sender, remote, _ = await under_way("1", return_ack=ReturnAck.FIRST, max_clients=2)
+    sender.push("2")
+    await all_is_done()
+    line.answers("1", "CA")
+    remote.lines[1].answers("2")
+    sender.push("1")
+    assert remote.lines[1].sent == ["2", "1"]
+    assert line.phase is Phase.OPEN
 
 
 @in_virtual_time
@@ -253,6 +270,28 @@ async def test_a_frame_that_nobody_waits_for_closes_the_connection(frame: bytes)
     await all_is_done()
     assert remote.lines[1].sent == ["M2"]
     assert metrics.reconnects == 1
+
+
+def test_what_is_remembered_of_a_connection_that_never_ends_is_bounded() -> None:
+    # given more committed messages than are remembered, none of which has had its application's answer
+    under_way = UnderWay(WHERE)
+    spec = dataclasses.replace(SPEC, return_ack=ReturnAck.FIRST)
+    for number in range(REMEMBERED + 1):
+        control_id = f"M{number}"
+        under_way.add(Letter(b"", control_id.encode(), None, lambda outcome: None), spec, 0.0, 0.0)
+        assert isinstance(under_way.hear(ack(control_id, "CA")), Settled)
+    # then only the oldest is forgotten
+    assert isinstance(under_way.hear(ack("M1")), Late)
+    assert isinstance(under_way.hear(ack("M0")), Stray)
+
+
+@given(st.one_of(st.binary(max_size=80), st.builds(lambda tail: b"MSH|^~\\&|\rMSA|" + tail, st.binary(max_size=20))))
+def test_any_frame_has_a_meaning(frame: bytes) -> None:
+    under_way = UnderWay(WHERE)
+    under_way.add(Letter(b"", b"M1", None, lambda outcome: None), SPEC, 0.0, 0.0)
+    verdict = under_way.hear(frame)
+    assert isinstance(verdict, Settled | Noted | Late | Stray)
+    assert len(under_way) == (0 if isinstance(verdict, Settled) else 1)
 
 
 # ---- commit blocks (MLLP release 2)

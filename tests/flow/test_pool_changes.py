@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from pool_far_ends import REFUSED, FarLine, Phase, Remote, Sender, all_is_done, in_virtual_time, pool_for
+from pool_far_ends import REFUSED, FarLine, Phase, Remote, Sender, all_is_done, in_virtual_time, pool_for, timers
 
 from agent.failures import Kind
 from agent.flow.exchange import IDLE_S
@@ -114,14 +114,18 @@ async def test_a_place_that_stays_the_same_never_sees_more_connections_than_it_m
 
 
 @pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("changes", [{"host": "lab2.example"}, {"secure": True}])
 @in_virtual_time
-async def test_a_connection_that_is_being_made_to_the_old_place_is_given_up(closes: bool) -> None:
+async def test_a_connection_that_is_being_made_the_old_way_is_given_up(
+    closes: bool, changes: dict[str, object]
+) -> None:
     remote = Remote(opens_at_once=False)
     remote.closes_what_never_opened = closes
     pool, sender = pool_for(remote)
     sender.push("M1")
-    change(pool, host="lab2.example")
+    change(pool, **changes)
     assert (remote.lines[0].phase, remote.lines[0].aborted) == (Phase.LEAVING, True)
+    await all_is_done()
     remote.lines[1].opens()
     await all_is_done()
     assert remote.lines[1].sent == ["M1"]
@@ -129,16 +133,17 @@ async def test_a_connection_that_is_being_made_to_the_old_place_is_given_up(clos
     assert (pool.metrics.connections, pool.metrics.reconnects) == (1, 0)
 
 
+@pytest.mark.parametrize("changes", [{"host": "lab2.example"}, {"secure": True}])
 @in_virtual_time
-async def test_a_connection_that_takes_no_more_is_no_hope_for_those_who_wait() -> None:
+async def test_a_connection_that_takes_no_more_is_no_hope_for_those_who_wait(changes: dict[str, object]) -> None:
     # given a message under way to where the remote was
     remote = Remote()
-    pool, sender = pool_for(remote)
+    pool, sender = pool_for(remote, max_clients=2)
     sender.push("M1")
     await all_is_done()
     # when the remote cannot be reached where it is now
     remote.refuses = REFUSED
-    change(pool, host="lab2.example")
+    change(pool, **changes)
     sender.push("M2")
     await all_is_done()
     # then the next message hears so at once, and the first is not disturbed
@@ -323,6 +328,19 @@ async def test_a_stop_gives_up_connections_that_are_being_made() -> None:
 
 
 @in_virtual_time
+async def test_a_stop_leaves_no_timer_behind() -> None:
+    remote = Remote()
+    pool, sender = pool_for(remote)
+    sender.push("M1", "M2", within_s=3_600.0)
+    await all_is_done()
+    assert timers() == 2, "one for the answer, one for who waits"
+    pool.stop()
+    remote.lines[0].answers("M1")
+    await all_is_done()
+    assert (timers(), pool.idle) == (0, True)
+
+
+@in_virtual_time
 async def test_a_connection_that_opens_in_the_moment_of_the_stop_is_not_used() -> None:
     remote = Remote()
     pool, sender = pool_for(remote)
@@ -361,6 +379,17 @@ async def test_an_abort_ends_everything_before_it_returns() -> None:
     assert pool.idle
     assert remote.lines_that_are(Phase.GONE) == remote.lines
     assert set(sender.told.values()) == {1}
+
+
+@in_virtual_time
+async def test_an_abort_ends_what_is_under_way_to_where_the_remote_was() -> None:
+    pool, sender, _, busy, _ = await busy_and_idle()
+    change(pool, host="lab2.example")
+    pool.abort()
+    assert sender.unanswered("M1").kind is Kind.STOPPING
+    assert busy.aborted
+    await all_is_done()
+    assert pool.idle
 
 
 @in_virtual_time
