@@ -30,17 +30,23 @@ class Kind(StrEnum):
     TOO_LONG = "too-long"  # an answer
     NO_ACK = "no-ack"  # an answer that is no acknowledgement
     WRONG_ID = "wrong-id"  # an acknowledgement of another message
+    BUSY = "busy"  # an analyser that takes nothing now
+    NOT_TAKEN = "not-taken"  # an analyser refused a frame, as often as it was sent
+    INTERRUPTED = "interrupted"  # by an analyser, before the end of the message
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """`text` may quote what the remote or the server sent: it is for who asked, never for the main log; `loggable` is
-    what the log may say, where that is something else."""
+    what the log may say, where that is something else. `in_doubt`: what was written to an analyser before may be there,
+    in part or as a whole.
+    """
 
     kind: Kind
     text: str
     remedy: str = ""
     loggable: str = ""
+    in_doubt: bool = False
 
     def __str__(self) -> str:
         return f"{self.text} — {self.remedy}" if self.remedy else self.text

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import assert_never
 
 from agent.protocol.hl7 import KeySpec
 
@@ -96,6 +97,89 @@ class LineSpec:
     keepalive_s: int = 60  # silence before TCP asks whether the sender is still there; 0: never
 
 
+class Parity(StrEnum):
+    """The parity bit of a serial line."""
+
+    NONE = "N"
+    EVEN = "E"
+    ODD = "O"
+    MARK = "M"
+    SPACE = "S"
+
+
+class FlowControl(StrEnum):
+    """Who holds back a sender on a serial line that is too fast."""
+
+    NONE = "none"
+    RTS_CTS = "rtscts"
+    XON_XOFF = "xonxoff"
+
+
+@dataclass(frozen=True, slots=True)
+class SerialSpec:
+    """A serial port of this host: `/dev/ttyUSB0`, `COM3`. `data_bits` 5 to 8; `stop_bits` 1, 1.5 or 2."""
+
+    device: str
+    baud_rate: int = 9_600
+    data_bits: int = 8
+    parity: Parity = Parity.NONE
+    stop_bits: float = 1.0
+    flow: FlowControl = FlowControl.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Mllp:
+    """HL7 v2 in MLLP blocks. What else it takes stands in the ChannelSpec: most channels are of this kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByteStream:
+    """Any bytes between two characters. A message is all from `start` to `end`, both included; `start` None: all since
+    the last `end`.
+
+    `responses`: whenever the first byte sequence of a pair has come, the second is written back at once, promising
+    nothing. Of the body for the server `strip` sequences are left out, and with `strip_controls` all bytes below 0x20
+    but `keep_controls`. `body_codec`: a Python codec; None: the body is hexadecimal. `ignore_response`: what the server
+    answers is not written back.
+    """
+
+    end: int
+    start: int | None = None
+    responses: tuple[tuple[bytes, bytes], ...] = ()
+    strip: tuple[bytes, ...] = ()
+    strip_controls: bool = False
+    keep_controls: frozenset[int] = frozenset()
+    body_codec: str | None = None
+    ignore_response: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Astm:
+    """An analyser that speaks ASTM E1381 (CLSI LIS1-A) below and E1394 (LIS2-A2) above: one session is one message.
+
+    `codec`: the Python codec of the records. `frame_bytes`: text of one frame that we send (E1381 allows 240).
+    `ignore_response`: what the server answers is not sent to the analyser.
+    """
+
+    codec: str = "latin-1"
+    frame_bytes: int = 240
+    ignore_response: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dicom:
+    """A DICOM storage provider (PS3.4 annex B) that also answers C-ECHO.
+
+    `ae_title`: ours; None: whatever it is called is fine. `calling`: the AE titles that may call; empty: all.
+    """
+
+    ae_title: str | None = None
+    calling: tuple[str, ...] = ()
+
+
+Wire = Mllp | ByteStream | Astm | Dicom
+
+
 class ReturnAck(StrEnum):
     """Which acknowledgement of a remote answers a $push, where it sends a commit acknowledgement before the
     application's (HL7 v2.5.1 §2.9.3): its first one, or the application's. A refusal is the last one either way."""
@@ -106,7 +190,10 @@ class ReturnAck(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RemoteSpec:
-    """A system that messages are pushed to, over MLLP. `url` names it: what the server wrote, in one spelling.
+    """A system that messages are pushed to. `url` names it: what the server wrote, in one spelling.
+
+    `wire`: Mllp, or Astm for an analyser. `line`: the name of the channel whose connection is used, where it has one of
+    its own to the analyser; then there is no `host`, and `port` is 0.
 
     `max_clients` connections at most, each with at most `in_flight` messages that are not answered yet; `serialize`:
     one at a time over all. `secure`: TLS, as mllps:// says; `tls` None: no certificate of ours, and the host's own
@@ -127,18 +214,23 @@ class RemoteSpec:
     tls: TlsSpec | None = None
     durable: bool = False
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    wire: Mllp | Astm = Mllp()
+    line: str = ""
 
     @property
     def where(self) -> str:
-        """Host and port, for people."""
+        """Host and port, or the channel, for people."""
+        if self.line:
+            return f"channel {self.line}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelSpec:
-    """An MLLP channel. `address` is the Endpoint's text; all else was read from it, from Agent.setting, or set.
+    """A channel. `address` is the Endpoint's text; all else was read from it, from Agent.setting, or set.
 
-    `dials`: the sender is the TCP server; the channel connects to host and port, and receives there.
+    `dials`: the sender is the TCP server; the channel connects to host and port, and receives there. `serial`: the
+    channel is a serial port, `host` is its device and `port` 0. What is about HL7 has its default on other wires.
     """
 
     name: str
@@ -161,3 +253,25 @@ class ChannelSpec:
     mllp_release: int = 1  # 2: commit blocks 0x06 and 0x15 (MLLP release 2)
     batch_ack: BatchAck = BatchAck.MESSAGE
     endpoint: str = ""  # reference of the Endpoint resource, for people
+    wire: Wire = Mllp()
+    serial: SerialSpec | None = None
+
+    @property
+    def listens(self) -> bool:
+        """Whether senders connect to it; else it opens its connection, or its serial port, by itself."""
+        return not self.dials and self.serial is None
+
+    @property
+    def family(self) -> str:
+        """What it speaks, in the word of its scheme: mllp, tcp, astm, dicom; serial lines carry one of them."""
+        match self.wire:
+            case Mllp():
+                return "mllp"
+            case ByteStream():
+                return "tcp"
+            case Astm():
+                return "astm"
+            case Dicom():
+                return "dicom"
+            case _ as never:
+                assert_never(never)
