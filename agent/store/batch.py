@@ -18,9 +18,9 @@ import apsw
 
 from agent.store.row import Row, State
 
-_INSERT_MESSAGE: Final = "INSERT INTO message VALUES(?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT_MESSAGE: Final = "INSERT INTO message VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _INSERT_DELIVERY: Final = "INSERT INTO delivery VALUES(?,?,0,?,0,0,NULL,NULL,'','',NULL,?,?)"
-_RESTORE_MESSAGE: Final = "INSERT OR IGNORE INTO message VALUES(?,?,?,?,?,?,?,?,?,?,?,?)"
+_RESTORE_MESSAGE: Final = "INSERT OR IGNORE INTO message VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _RESTORE_DELIVERY: Final = "INSERT OR IGNORE INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _CLAIM: Final = "UPDATE delivery SET state=1, attempts=?, ambiguous=? WHERE id=?"
 _SETTLE: Final = (
@@ -30,7 +30,7 @@ _SETTLE: Final = (
 # attrgetter: a row becomes its values without a line of Python
 _MESSAGE: Final = attrgetter(
     "id", "channel", "remote", "order_key", "control_id", "message_type", "received_ms", "seq", "repeat", "body",
-    "direction", "callback",
+    "direction", "callback", "content",
 )  # fmt: skip
 _BEGINNING: Final = attrgetter("id", "state", "attempts", "channel", "direction")
 _CLAIMED: Final = attrgetter("attempts", "ambiguous", "id")

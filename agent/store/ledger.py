@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 import apsw
 
 from agent.errors import StoreError
-from agent.store.row import AckState, Direction, Repeat, State
+from agent.store.row import AckState, Content, Direction, Repeat, State
 from agent.store.shelf import names_in, open_names, survey
 from agent.store.sqlite import check_version, fetch, for_schema, schema_of, trouble_of
 
@@ -32,7 +32,7 @@ _CLOCK_STEP_MS: Final = 2 * 3_600_000
 _COLUMNS: Final = (
     "m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.seq, m.repeat,"
     " length(m.body), d.state, d.ack, d.attempts, d.ambiguous, d.due_ms, d.settled_ms, d.status, d.ack_code, d.reason,"
-    " length(d.answer), m.direction, m.callback"
+    " length(d.answer), m.direction, m.callback, m.content"
 )
 # `delivery` first: its rows are small, so a message that is not wanted costs tens of bytes
 _FROM: Final = "FROM delivery d CROSS JOIN message m ON m.id = d.id"
@@ -56,6 +56,7 @@ class Filter:
     until_ms: int | None = None
     control_id: str = ""
     message_type: str = ""
+    content: Content | None = None
     before_id: int | None = None
     limit: int = 50
 
@@ -90,6 +91,7 @@ class Entry:
     answer_bytes: int | None
     direction: Direction
     callback: str
+    content: Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,18 @@ def message(path: Path, row_id: int) -> Stored | None:
 
 
 def channels(path: Path) -> list[str]:
-    """The channels, and the URLs of the remotes, whose messages the spool holds, by name; one whose messages all lack
-    MSH-10 may be missing.
+    """The channels, and the URLs of the remotes, whose messages the spool holds, by name; one may be missing whose
+    messages are all finished and have no control id, as those of a byte stream.
 
     Raises StoreError.
     """
-    return _reading(path, lambda reader: list(names_in(reader, "message", "control_id<>x''")), [])
+
+    def read(reader: apsw.Connection) -> list[str]:
+        schema = schema_of(reader)
+        found = set(names_in(reader, "message", "control_id<>x''"))
+        return sorted(found.union(*(open_names(reader, direction, schema) for direction in Direction)))
+
+    return _reading(path, read, [])
 
 
 def id_span(path: Path) -> tuple[int, int] | None:
@@ -191,6 +199,8 @@ def _conditions(wanted: Filter) -> tuple[str, tuple[Any, ...]]:
         ask("d.direction=?", wanted.direction)
     if wanted.channel is not None:
         ask("d.channel=?", wanted.channel)
+    if wanted.content is not None:
+        ask("m.content=?", wanted.content)
     if wanted.since_ms is not None:
         ask("m.received_ms>=?", wanted.since_ms)
     if wanted.until_ms is not None:
@@ -331,5 +341,5 @@ def _id_span(reader: apsw.Connection) -> tuple[int, int] | None:
 def _entry_of(values: tuple[Any, ...]) -> Entry:
     repeat, size_bytes, state, ack, attempts, ambiguous = values[8:14]
     kinds = (Repeat(repeat), size_bytes, State(state), AckState(ack), attempts, bool(ambiguous))
-    direction, callback = values[20:]
-    return Entry(*(*values[:8], *kinds, *values[14:20], Direction(direction), callback))
+    direction, callback, content = values[20:]
+    return Entry(*(*values[:8], *kinds, *values[14:20], Direction(direction), callback, Content(content)))

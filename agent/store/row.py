@@ -17,6 +17,15 @@ class Direction(IntEnum):
     OUT = 1  # from the server to a remote
 
 
+class Content(IntEnum):
+    """What the bytes of a message are."""
+
+    HL7 = 0  # an HL7 v2 message
+    BYTES = 1  # whatever came between two characters
+    ASTM = 2  # the records of one session (E1394), each with its CR
+    DICOM = 3  # the JSON about one object, without the reference of its Binary; the object is a file of its own
+
+
 class State(IntEnum):
     """What became of a message on its way: to the server, or out to a remote. Below 10 it is still ours to deliver."""
 
@@ -64,7 +73,9 @@ class Row:
 
     `received_ms` and `due_ms` are milliseconds since the epoch; `seq` is the MSH-13 number given to it or None.
     `answer` is the acknowledgement for the sender, encoded and unframed, once there is one. `lane` to `sent_at` live in
-    memory only and belong to `flow`; `durable` and `kept` belong to the spool.
+    memory only and belong to `flow`; `durable` and `kept` belong to the spool. `control_id` is MSH-10 and
+    `message_type` MSH-9 of an HL7 message; other contents have a name of our own there, so that a repetition is known,
+    and no type.
 
     OUT: `channel` is the remote's URL, `remote` its host and port for people, `body` the bytes as they go there,
     `answer` and `ack_code` its acknowledgement and MSA-1, and `callback` the server's, "" if it does not wait.
@@ -79,6 +90,7 @@ class Row:
         "body",
         "callback",
         "channel",
+        "content",
         "control_id",
         "direction",
         "due_ms",
@@ -126,6 +138,7 @@ class Row:
         *,
         direction: Direction = Direction.IN,
         callback: str = "",
+        content: Content = Content.HL7,
     ) -> None:
         self.id = id
         self.channel = channel
@@ -140,6 +153,7 @@ class Row:
         self.repeat = repeat
         self.direction = direction
         self.callback = callback
+        self.content = content
         self.state = State.QUEUED
         self.ack = AckState.PENDING
         self.ack_code = ""

@@ -10,9 +10,7 @@ in the new file; one whose state cannot be read is HELD there, for a person.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Final
 import apsw
 
 from agent.store.batch import put_meta, restore
+from agent.store.folders import sync_folder
 from agent.store.row import AckState, Direction, Row, State, Trouble
 from agent.store.shelf import Shelf, survey
 from agent.store.sqlite import SpoolTrouble, fetch, open_sound, trouble_of
@@ -128,7 +127,7 @@ def finish_swap(path: Path, vfs: str | None) -> None:
     for leftover in (part(path, "-shm"), part(fresh, "-wal"), part(fresh, "-shm")):
         leftover.unlink(missing_ok=True)
     fresh.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _set_aside(path: Path, vfs: str | None) -> None:
@@ -255,14 +254,3 @@ def part(path: Path, suffix: str) -> Path:
 def _remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         part(path, suffix).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the renames on the platter too, where a folder can be opened."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,12 +15,12 @@ from typing import Any, Final, TypeVar
 
 import apsw
 
-from agent.store.row import AckState, Direction, Repeat, Row, State
+from agent.store.row import AckState, Content, Direction, Repeat, Row, State
 from agent.store.sqlite import connect_reader, fetch, for_schema, schema_of, trouble_of
 
 _MESSAGE: Final = (
     "m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.body, m.seq, m.repeat,"
-    " m.direction, m.callback"
+    " m.direction, m.callback, m.content"
 )
 _DELIVERY: Final = "d.state, d.ack, d.attempts, d.ambiguous, d.due_ms, d.status, d.ack_code, d.reason, d.answer"
 _ROW: Final = f"SELECT {_MESSAGE}, {_DELIVERY} FROM message m JOIN delivery d ON d.id = m.id "
@@ -133,15 +133,15 @@ class Shelf:
 
 def _row_of(values: tuple[Any, ...]) -> Row:
     row_id, channel, remote, order_key, control_id, message_type, received_ms, body = values[:8]
-    seq, repeat, direction, callback, state, ack, attempts, ambiguous, due_ms = values[8:17]
+    seq, repeat, direction, callback, content, state, ack, attempts, ambiguous, due_ms = values[8:18]
     row = Row(
         row_id, channel, remote, order_key, control_id, message_type, received_ms, body, seq, Repeat(repeat),
-        direction=Direction(direction), callback=callback,
+        direction=Direction(direction), callback=callback, content=Content(content),
     )  # fmt: skip
     row.state = row.kept = State(state)
     row.ack = AckState(ack)
     row.attempts, row.ambiguous, row.due_ms = attempts, bool(ambiguous), due_ms
-    row.status, row.ack_code, row.reason, row.answer = values[17:]
+    row.status, row.ack_code, row.reason, row.answer = values[18:]
     row.durable = True
     return row
 

@@ -8,7 +8,8 @@ or by another program, is left as it is.
 Two tables: `message` is evidence and never changes, `delivery` is the small, hot part. So finishing a message rewrites
 tens of bytes, not the page that holds its body. `delivery` repeats the channel, so that a channel's backlog is found
 without reading the messages of the others. Both say the direction: what goes out has a backlog of its own for each
-remote, and is found without a look at what comes in.
+remote, and is found without a look at what comes in. What a message is made of (`content`) is said with the evidence
+alone: no backlog is asked for by it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import apsw
 from agent.errors import StoreError
 from agent.store.row import Trouble
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 OPEN_WITHIN_MS: Final = 5_000  # another process may be checkpointing or closing the file
 WRITE_WITHIN_MS: Final = 100  # BEGIN runs on the loop: better troubled for a second than deaf for five
 
@@ -57,8 +58,10 @@ _MIGRATIONS: Final[dict[int, str]] = {
     CREATE INDEX open_delivery ON delivery(direction, channel, state, id) WHERE state < 10;
     DROP INDEX delivery_open;
     """,
+    3: "ALTER TABLE message ADD COLUMN content INTEGER NOT NULL DEFAULT 0",  # no row is written anew here either
 }
-_ABSENT: Final = {"m.direction": "0", "d.direction": "0", "m.callback": "''"}  # before version 2
+# What files of earlier versions lack: the version that brought it, the column, and what a migration makes of it.
+_ABSENT: Final = ((2, "m.direction", "0"), (2, "d.direction", "0"), (2, "m.callback", "''"), (3, "m.content", "0"))
 
 DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError)  # SQLError: a table of ours is missing
 _TROUBLE: Final[tuple[tuple[type[apsw.Error] | tuple[type[apsw.Error], ...], Trouble], ...]] = (
@@ -181,8 +184,8 @@ def schema_of(connection: apsw.Connection) -> int:
 def for_schema(sql: str, version: int) -> str:
     """A query over `message m` and `delivery d` for a file of this version: what it lacks has the value that a
     migration would give it. For those who read a file that its owner has not migrated, or could not."""
-    if version < 2:
-        for column, value in _ABSENT.items():
+    for since, column, value in _ABSENT:
+        if version < since:
             sql = sql.replace(column, value)
     return sql
 

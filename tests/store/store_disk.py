@@ -17,14 +17,14 @@ from typing import Any
 
 import apsw
 
-from agent.store.row import AckState, Direction, Repeat, Row, State
+from agent.store.row import AckState, Content, Direction, Repeat, Row, State
 from agent.store.spool import Spool, SpoolEvents, Timing
 from agent.store.sqlite import SpoolTrouble
 
 SWIFT = Timing(settle_lag_s=0.002, probe_every_s=0.01, hung_after_s=0.05, close_within_s=2.0)
 REMOTE = "mllp://10.2.2.2:2575?durable=true"
-# The schema as its first version wrote it, for files of those days.
-SCHEMA_1 = """
+# The schema as earlier versions left it, for files of those days.
+_SCHEMA_1 = """
 CREATE TABLE message(
     id INTEGER PRIMARY KEY, channel TEXT NOT NULL, remote TEXT NOT NULL, order_key BLOB NOT NULL,
     control_id BLOB NOT NULL, message_type BLOB NOT NULL, received_ms INTEGER NOT NULL, seq INTEGER,
@@ -37,6 +37,14 @@ CREATE TABLE delivery(
 CREATE INDEX delivery_open ON delivery(channel, state, id) WHERE state < 10;
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
+_SCHEMA_2 = """
+ALTER TABLE message ADD COLUMN direction INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE message ADD COLUMN callback TEXT NOT NULL DEFAULT '';
+ALTER TABLE delivery ADD COLUMN direction INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX open_delivery ON delivery(direction, channel, state, id) WHERE state < 10;
+DROP INDEX delivery_open;
+"""
+EARLIER = (1, 2)
 ADT = b"MSH|^~\\&|ADT|WARD|LAB|HOSP|20260101120000||ADT^A01|%s|P|2.5\rPID|||4711^^^HOSP||NEMO^NOBODY\r"
 _serial = itertools.count(1)
 
@@ -206,15 +214,16 @@ def message(
     repeat: Repeat = Repeat.NO,
     direction: Direction = Direction.IN,
     callback: str = "",
+    content: Content = Content.HL7,
 ) -> Row:
     """A message that has just come in, and is not put anywhere yet."""
     row_id = spool.next_id()
     control_id = b"M%d" % row_id if control_id is None else control_id
     remote = "10.1.1.1:5000"
-    content = ADT % control_id if body is None else body
+    body = ADT % control_id if body is None else body
     row = Row(
-        row_id, channel, remote, remote.encode(), control_id, b"ADT^A01", 1_700_000_000_000, content, seq, repeat,
-        direction=direction, callback=callback,
+        row_id, channel, remote, remote.encode(), control_id, b"ADT^A01", 1_700_000_000_000, body, seq, repeat,
+        direction=direction, callback=callback, content=content,
     )  # fmt: skip
     row.state = state
     row.attempts = int(state is State.INFLIGHT)
@@ -276,23 +285,40 @@ async def settled(spool: Spool) -> None:
     await spool.perform(lambda _: None)
 
 
-def of_version_1(path: Path, states: Iterable[State], *, body: bytes = b"body") -> None:
-    """A closed file as the first version left it, with a message in each of these states: 1, 2, ... of channel adt."""
+def of_version(version: int, path: Path, states: Iterable[State], *, body: bytes = b"body") -> None:
+    """A closed file as that version of the schema left it, with an inbound message in each of these states: 1, 2, ...
+    of channel adt; and since version 2 with an outbound one in each of them: 1001, 1002, ... to REMOTE."""
     connection = apsw.Connection(str(path))
     for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     with connection:
-        connection.execute(SCHEMA_1)
+        connection.execute(_SCHEMA_1)
         connection.execute("INSERT INTO meta VALUES('instance', '0123456789abcdef01234567'), ('sequence:adt', 7)")
-        for row_id, state in enumerate(states, 1):
-            values = (row_id, b"M%d" % row_id, 1_700_000_000_000 + row_id, body + b" %d" % row_id)
-            connection.execute(
-                "INSERT INTO message VALUES(?,'adt','10.1.1.1:5000',x'6b',?,x'414454',?,NULL,0,?)", values
-            )
-            settled = (row_id, state, 1_700_000_100_000 if state.finished else None)
-            connection.execute("INSERT INTO delivery VALUES(?,?,1,2,1,0,?,200,'AA','why',x'61636b','adt')", settled)
-        connection.pragma("user_version", 1)
+        found = list(states)
+        for number, state in enumerate(found, 1):
+            _insert(connection, (number, "adt", state, body))
+        if version >= 2:
+            connection.execute(_SCHEMA_2)
+            for number, state in enumerate(found, 1001):
+                _insert(connection, (number, REMOTE, state, body), message=f",1,'c{number}'", delivery=",1")
+        connection.pragma("user_version", version)
     connection.close()
+
+
+def _insert(
+    connection: apsw.Connection, facts: tuple[int, str, State, bytes], *, message: str = "", delivery: str = ""
+) -> None:
+    """`message` and `delivery`: the values of what version 2 added to them, as SQL."""
+    number, channel, state, body = facts
+    connection.execute(
+        f"INSERT INTO message VALUES(?,?,'10.1.1.1:5000',x'6b',?,x'414454',?,NULL,0,?{message})",
+        (number, channel, b"M%d" % number, 1_700_000_000_000 + number, body + b" %d" % number),
+    )
+    settled_ms = 1_700_000_100_000 if state.finished else None
+    connection.execute(
+        f"INSERT INTO delivery VALUES(?,?,1,2,1,0,?,200,'AA','why',x'61636b',?{delivery})",
+        (number, state, settled_ms, channel),
+    )
 
 
 def on_disk(path: Path) -> dict[int, State]:

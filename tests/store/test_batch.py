@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from agent.store.batch import Batch, commit, put_meta, restore
-from agent.store.row import Direction, Row, State
+from agent.store.row import Content, Direction, Row, State
 from agent.store.sqlite import fetch, open_sound
 
 
@@ -85,7 +85,7 @@ def test_what_the_file_has_is_not_overwritten_by_memory(connection: apsw.Connect
     assert states(connection) == {1: State.INFLIGHT, 2: State.QUEUED}
 
 
-def test_the_direction_stands_in_both_tables(connection: apsw.Connection) -> None:
+def test_the_direction_stands_in_both_tables_and_the_content_with_the_message(connection: apsw.Connection) -> None:
     out, again = (
         Row(
             number,
@@ -98,17 +98,17 @@ def test_the_direction_stands_in_both_tables(connection: apsw.Connection) -> Non
             b"",
             direction=Direction.OUT,
             callback=f"c{number}",
+            content=content,
         )
-        for number in (1, 2)
+        for number, content in ((1, Content.ASTM), (2, Content.DICOM))
     )
     again.kept = State.QUEUED
     write(connection, Batch(puts=[out, row(3)]))
     with connection:
         restore(connection, [again])
-    found = fetch(
-        connection, "SELECT m.direction, m.callback, d.direction FROM message m JOIN delivery d USING (id) ORDER BY id"
-    )
-    assert found == [(1, "c1", 1), (1, "c2", 1), (0, "", 0)]
+    columns = "m.direction, m.callback, d.direction, m.content"
+    found = fetch(connection, f"SELECT {columns} FROM message m JOIN delivery d USING (id) ORDER BY id")
+    assert found == [(1, "c1", 1, 2), (1, "c2", 1, 3), (0, "", 0, 0)]
 
 
 def test_meta_values_are_replaced(connection: apsw.Connection) -> None:

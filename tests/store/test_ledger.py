@@ -12,12 +12,12 @@ import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_disk import REMOTE, Told, conclude, message, of_version_1, outbound, running, settled, store
+from store_disk import EARLIER, REMOTE, Told, conclude, message, of_version, outbound, running, settled, store
 
 from agent.errors import StoreError
 from agent.store import ledger
 from agent.store.ledger import Entry, Filter, channels, entries, id_span
-from agent.store.row import AckState, Direction, Repeat, State
+from agent.store.row import AckState, Content, Direction, Repeat, State
 from agent.store.sqlite import SCHEMA_VERSION, SpoolTooNew, SpoolTrouble, open_sound
 
 T0 = 1_790_000_000_000
@@ -29,7 +29,7 @@ def fill(path: Path, *messages: Entry) -> None:
     """A spool that holds these and nothing else; the bodies are not looked at here."""
     connection = open_sound(path)
     with connection:
-        connection.executemany("INSERT INTO message VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", map(message_values, messages))
+        connection.executemany("INSERT INTO message VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)", map(message_values, messages))
         connection.executemany("INSERT INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)", map(delivery_values, messages))
     connection.close()
 
@@ -37,7 +37,7 @@ def fill(path: Path, *messages: Entry) -> None:
 def message_values(m: Entry) -> tuple[Any, ...]:
     body = b"x" * m.size_bytes
     came = m.id, m.channel, m.remote, m.order_key, m.control_id, m.message_type, m.received_ms, m.seq, m.repeat
-    return *came, body, m.direction, m.callback
+    return *came, body, m.direction, m.callback, m.content
 
 
 def delivery_values(m: Entry) -> tuple[Any, ...]:
@@ -70,6 +70,7 @@ def an_entry(number: int, **different: object) -> Entry:
         answer_bytes=5,
         direction=Direction.IN,
         callback="",
+        content=Content.HL7,
     )
     return replace(entry, **different)  # type: ignore[arg-type]
 
@@ -244,16 +245,34 @@ def test_what_goes_to_a_remote_is_found_by_its_url(path: Path) -> None:
     assert channels(path) == ["adt", REMOTE, "mllp://other:1"]
 
 
-def test_a_file_that_nobody_has_migrated_so_far_is_read_as_it_is(path: Path) -> None:
-    of_version_1(path, [State.PROCESSED, State.QUEUED])
+def test_what_a_message_is_made_of_can_be_asked_for(path: Path) -> None:
+    dicom = Content.DICOM
+    fill(
+        path, an_entry(1), an_entry(2, content=dicom), an_entry(3, content=Content.ASTM), an_outbound(4, content=dicom)
+    )
+
+    assert ids(path, Filter(content=Content.DICOM)) == [4, 2]
+    assert ids(path, Filter(content=Content.DICOM, control_id="M2")) == [2]
+    assert ids(path, Filter(content=Content.HL7)) == [1]
+    assert ids(path, Filter(content=Content.BYTES)) == []
+    assert [entry.content for entry in entries(path, EVERYTHING)] == [dicom, Content.ASTM, dicom, Content.HL7]
+
+
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_file_that_nobody_has_migrated_so_far_is_read_as_it_is(path: Path, earlier: int) -> None:
+    of_version(earlier, path, [State.PROCESSED, State.QUEUED])
+    outbound = [1002, 1001] if earlier == 2 else []
     before = path.read_bytes()
 
-    assert ids(path, EVERYTHING) == [2, 1]
+    assert ids(path, EVERYTHING) == [*outbound, 2, 1]
     assert ids(path, Filter(direction=Direction.IN, states=frozenset((State.QUEUED,)))) == [2]
-    assert ids(path, Filter(direction=Direction.OUT)) == []
+    assert ids(path, Filter(direction=Direction.OUT)) == outbound
+    assert ids(path, Filter(content=Content.HL7)) == [*outbound, 2, 1]
+    assert ids(path, Filter(content=Content.ASTM)) == []
     found = ledger.message(path, 2)
     assert found is not None
     assert (found.entry.direction, found.entry.callback, found.body) == (Direction.IN, "", b"body 2")
+    assert found.entry.content is Content.HL7
     assert path.read_bytes() == before
 
 
@@ -433,6 +452,13 @@ def test_what_waits_to_go_out_is_not_searched_for_among_what_came_in(path: Path)
     assert ids(path, Filter(direction=Direction.OUT, states=frozenset((State.QUEUED,)))) == [20_000]
     assert steps(path, Filter(direction=Direction.OUT, states=frozenset((State.QUEUED,)))) < 10
     assert steps(path, Filter(channel=REMOTE, states=frozenset((State.QUEUED, State.INFLIGHT)))) < 10
+
+
+def test_a_channel_whose_messages_have_no_ids_is_known_while_one_of_them_is_open(path: Path) -> None:
+    nameless = {"channel": "scale", "control_id": b"", "content": Content.BYTES}
+    fill(path, an_entry(1), an_entry(2, **nameless), an_entry(3, **nameless, state=State.QUEUED), an_outbound(4))
+
+    assert channels(path) == ["adt", REMOTE, "scale"]
 
 
 def test_the_channels_and_the_span_of_what_is_held(path: Path) -> None:

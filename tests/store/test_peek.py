@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from store_disk import REMOTE, Told, conclude, message, of_version_1, outbound, running, settled, store
+from store_disk import EARLIER, REMOTE, Told, conclude, message, of_version, outbound, running, settled, store
 
 from agent.errors import StoreError
 from agent.store.peek import counts_by_direction, read_status
@@ -70,19 +70,20 @@ async def test_what_goes_out_is_told_by_remote_and_counted_with_the_rest(path: P
     assert by_direction[Direction.OUT] == {REMOTE: {State.QUEUED: 1, State.FAILED: 1}}
 
 
-def test_a_file_that_nobody_has_migrated_so_far_is_read_as_it_is(path: Path) -> None:
-    of_version_1(path, [State.QUEUED, State.HELD])
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_file_that_nobody_has_migrated_so_far_is_read_as_it_is(path: Path, earlier: int) -> None:
+    of_version(earlier, path, [State.QUEUED, State.HELD])
     before = content(path)
     status = read_status(path)
-    assert (status["countsByState"]["queued"], status["countsByState"]["held"]) == (1, 1)
-    assert status["channels"]["adt"]["queued"] == 1
-    assert status["remotes"] == {}
+    assert (status["countsByState"]["queued"], status["countsByState"]["held"]) == (earlier, earlier)
+    assert {name: facts["queued"] for name, facts in status["channels"].items()} == {"adt": 1}
+    assert {name: facts["queued"] for name, facts in status["remotes"].items()} == ({REMOTE: 1} if earlier == 2 else {})
     assert content(path) == before
 
 
 def test_a_message_from_the_future_is_not_older_than_nothing(path: Path) -> None:
     connection = open_sound(path)
-    connection.execute("INSERT INTO message VALUES(1,'adt','',x'',x'',x'',99999999999999,NULL,0,x'',0,'')")
+    connection.execute("INSERT INTO message VALUES(1,'adt','',x'',x'',x'',99999999999999,NULL,0,x'',0,'',0)")
     connection.execute("INSERT INTO delivery VALUES(1,0,0,0,0,0,NULL,NULL,'','',NULL,'adt',0)")
     connection.close()
     assert read_status(path)["channels"]["adt"]["oldestQueuedSeconds"] == 0

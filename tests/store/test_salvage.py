@@ -8,11 +8,12 @@ from pathlib import Path
 import apsw
 import pytest
 from store_disk import (
+    EARLIER,
     REMOTE,
     Told,
     conclude,
     message,
-    of_version_1,
+    of_version,
     on_disk,
     outbound,
     running,
@@ -21,10 +22,10 @@ from store_disk import (
     until_durable,
 )
 
-from agent.store.row import AckState, Direction, Row, State, Trouble
+from agent.store.row import AckState, Content, Direction, Row, State, Trouble
 from agent.store.salvage import finish_swap, open_spool, sound
 from agent.store.shelf import Shelf
-from agent.store.sqlite import SpoolTrouble, fetch, open_sound
+from agent.store.sqlite import SCHEMA_VERSION, SpoolTrouble, fetch, open_sound
 
 PAGE = 4096
 ROWS = 600
@@ -143,7 +144,12 @@ async def with_outbound(path: Path, told: Told) -> list[Row]:
     """Undelivered messages to a remote in a closed spool of about 300 pages; the server waits for every second one."""
     async with running(path, told) as spool:
         rows = [
-            outbound(spool, callback="" if number % 2 else f"callback-{number}", body=b"MSH|^~\\&|" + b"x" * 900)
+            outbound(
+                spool,
+                callback="" if number % 2 else f"callback-{number}",
+                body=b"MSH|^~\\&|" + b"x" * 900,
+                content=Content(number % len(Content)),
+            )
             for number in range(ROWS // 2)
         ]
         await store(spool, told, *rows)
@@ -167,7 +173,7 @@ def told_of(row: Row) -> tuple[object, ...]:
     return (
         *(row.channel, row.remote, row.order_key, row.control_id, row.message_type, row.received_ms, row.body, row.seq),
         *(row.repeat, row.direction, row.callback, row.state, row.ack, row.attempts, row.ambiguous, row.due_ms),
-        *(row.status, row.ack_code, row.reason, row.answer),
+        *(row.status, row.ack_code, row.reason, row.answer, row.content),
     )
 
 
@@ -216,33 +222,40 @@ async def test_what_goes_out_and_is_in_memory_reaches_the_new_file(path: Path, t
         assert [row.id for row in page] == [row.id for row in twice[:2]]
 
 
-# ---- a file of the first version
+# ---- a file of an earlier version
 
 
+@pytest.mark.parametrize("earlier", EARLIER)
 @pytest.mark.parametrize("damage", ["first page", "index", "message"])
-def test_a_damaged_file_of_the_first_version_is_carried_over_too(path: Path, damage: str) -> None:
-    of_version_1(path, [State.QUEUED, State.PROCESSED, State.INFLIGHT] * 200, body=b"x" * 900)
-    page = {"first page": 1, "index": root_of(path, "delivery_open"), "message": leaf_of(path, "message")}[damage]
+def test_a_damaged_file_of_an_earlier_version_is_carried_over_too(path: Path, damage: str, earlier: int) -> None:
+    of_version(earlier, path, [State.QUEUED, State.PROCESSED, State.INFLIGHT] * 200, body=b"x" * 900)
+    open_index = "delivery_open" if earlier == 1 else "open_delivery"
+    page = {"first page": 1, "index": root_of(path, open_index), "message": leaf_of(path, "message")}[damage]
+    waiting = open_waiting(path)
     ruin(path, page)
     before = path.read_bytes()
     connection, aside = open_spool(path, suspect=damage != "first page")
     version = connection.pragma("user_version")
+    contents = fetch(connection, "SELECT DISTINCT content FROM message")
     connection.close()
 
     assert aside is not None
     assert aside.path.read_bytes() == before
-    assert version == 2
-    lost = 400 - len(open_waiting(path))
-    assert lost <= 4 if damage == "message" else lost == 0
-    assert carried_over(path) == {}
+    assert (version, contents) == (SCHEMA_VERSION, [(Content.HL7,)])
+    lost = waiting - open_waiting(path)
+    assert len(lost) <= 4 if damage == "message" else not lost
+    outbound = carried_over(path)
+    assert outbound.keys() == ({one for one in waiting - lost if one > 1_000} if earlier == 2 else set())
+    assert all((row.channel, row.callback) == (REMOTE, f"c{row.id}") for row in outbound.values())
 
 
-def test_a_sound_file_of_the_first_version_is_not_suspected_for_its_age(path: Path) -> None:
-    of_version_1(path, [State.QUEUED] * 20)
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_sound_file_of_an_earlier_version_is_not_suspected_for_its_age(path: Path, earlier: int) -> None:
+    of_version(earlier, path, [State.QUEUED] * 20)
     connection, aside = open_spool(path, suspect=True)
     connection.close()
     assert aside is None
-    assert len(open_waiting(path)) == 20
+    assert len(open_waiting(path)) == 20 * earlier
 
 
 def test_a_file_that_is_no_database_is_set_aside(path: Path) -> None:

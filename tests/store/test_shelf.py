@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from store_disk import REMOTE, Told, conclude, message, outbound, running, settled, store
 
 from agent.store.batch import restore
-from agent.store.row import AckState, Direction, Repeat, Row, State, Trouble
+from agent.store.row import AckState, Content, Direction, Repeat, Row, State, Trouble
 from agent.store.shelf import Shelf, survey
 from agent.store.sqlite import SpoolTrouble, fetch, open_sound
 
@@ -205,11 +205,12 @@ def test_a_survey_leaves_no_connection_behind(path: Path) -> None:
     answer=st.none() | st.binary(max_size=50),
     direction=st.sampled_from(Direction),
     callback=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
+    content=st.sampled_from(Content),
 )
 def test_a_row_comes_back_as_it_was(
     body: bytes, control_id: bytes, order_key: bytes, remote: str, seq: int | None, repeat: Repeat, state: State,
     ack: AckState, attempts: int, ambiguous: bool, status: int | None, answer: bytes | None, direction: Direction,
-    callback: str,
+    callback: str, content: Content,
 ) -> None:  # fmt: skip
     connection = open_sound(PLACE)
     row = Row(
@@ -225,6 +226,7 @@ def test_a_row_comes_back_as_it_was(
         repeat,
         direction=direction,
         callback=callback,
+        content=content,
     )
     row.state = row.kept = state
     row.ack, row.attempts, row.ambiguous, row.status, row.answer = ack, attempts, ambiguous, status, answer

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from store_disk import REMOTE, SWIFT, Disk, Told, conclude, crashes_of_the_loop, message, on_disk, settled
 
 from agent.store.retention import RetentionPolicy, sweep
-from agent.store.row import Direction, Row, State
+from agent.store.row import Content, Direction, Row, State
 from agent.store.spool import Spool
 
 # a file that a slow machine did not close in time would be closed by the collector, when its folder has gone
@@ -31,6 +31,7 @@ PATIENT = replace(SWIFT, close_within_s=60.0)
 NOTHING_FINISHED = RetentionPolicy(days=-1, errored_days=-1)
 CHANNELS = st.sampled_from(["adt", REMOTE])  # a channel may have the name of a remote, if it must
 DIRECTIONS = st.sampled_from(Direction)
+CONTENTS = st.sampled_from(Content)
 CONTROL_IDS = st.sampled_from([b"A", b"B", b"C", b""])
 FATES = st.sampled_from([State.PROCESSED, State.REJECTED, State.FAILED, State.HELD])
 WHICH = st.integers(min_value=0)
@@ -112,9 +113,16 @@ class SpoolMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.go(self.quiet())
 
-    @rule(channel=CHANNELS, control_id=CONTROL_IDS, at_once=st.booleans(), numbered=st.booleans(), direction=DIRECTIONS)
+    @rule(
+        channel=CHANNELS,
+        control_id=CONTROL_IDS,
+        at_once=st.booleans(),
+        numbered=st.booleans(),
+        direction=DIRECTIONS,
+        content=CONTENTS,
+    )
     def a_message_comes(
-        self, channel: str, control_id: bytes, at_once: bool, numbered: bool, direction: Direction
+        self, channel: str, control_id: bytes, at_once: bool, numbered: bool, direction: Direction, content: Content
     ) -> None:
         async def work() -> None:
             inbound = direction is Direction.IN
@@ -122,7 +130,14 @@ class SpoolMachine(RuleBasedStateMachine):
             state = State.INFLIGHT if at_once else State.QUEUED
             callback = "" if inbound else f"callback-{self.highest}"
             row = message(
-                self.spool, control_id, channel=channel, state=state, seq=seq, direction=direction, callback=callback
+                self.spool,
+                control_id,
+                channel=channel,
+                state=state,
+                seq=seq,
+                direction=direction,
+                callback=callback,
+                content=content,
             )
             assert row.id not in self.rows
             self.rows[row.id] = row
@@ -274,6 +289,7 @@ class SpoolMachine(RuleBasedStateMachine):
             stored = self.spool.shelf.get(row_id, put.direction)
             assert stored is not None
             assert (stored.body, stored.channel, stored.callback) == (put.body, put.channel, put.callback)
+            assert stored.content is put.content
             self.rows[row_id] = stored
             self.allowed[row_id] = {state}
         self.refused.clear()

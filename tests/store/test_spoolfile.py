@@ -93,7 +93,7 @@ def test_memory_goes_before_the_file_and_doubtful_rows_go(path: Path) -> None:
     connection, _ = open_spool(path)
     with connection:
         for row_id in (1, 2):
-            connection.execute("INSERT INTO message VALUES(?,'adt','',x'',x'',x'',0,NULL,0,x'',0,'')", (row_id,))
+            connection.execute("INSERT INTO message VALUES(?,'adt','',x'',x'',x'',0,NULL,0,x'',0,'',0)", (row_id,))
             connection.execute("INSERT INTO delivery VALUES(?,0,0,0,0,0,NULL,NULL,'','',NULL,'adt',0)", (row_id,))
     instance = str(fetch(connection, "SELECT value FROM meta WHERE name='instance'")[0][0])
     connection.close()

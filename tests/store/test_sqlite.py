@@ -13,9 +13,9 @@ from typing import Any
 
 import apsw
 import pytest
-from store_disk import Disk, Room, of_version_1
+from store_disk import EARLIER, Disk, Room, of_version
 
-from agent.store.row import Direction, Row, State, Trouble
+from agent.store.row import Content, Direction, Row, State, Trouble
 from agent.store.shelf import Shelf
 from agent.store.sqlite import (
     SCHEMA_VERSION,
@@ -115,24 +115,27 @@ def test_a_migration_that_fails_leaves_nothing_behind(path: Path, disk: Disk) ->
     connection.close()
 
 
-def test_a_file_of_the_first_version_keeps_everything_and_is_of_this_one_afterwards(path: Path) -> None:
-    of_version_1(path, State)
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_file_of_an_earlier_version_keeps_everything_and_is_of_this_one_afterwards(path: Path, earlier: int) -> None:
+    of_version(earlier, path, State)
     before = contents(path)
     open_sound(path).close()
 
     after = contents(path)
     assert version(path) == SCHEMA_VERSION
-    assert after["message"] == [(*row, Direction.IN, "") for row in before["message"]]
-    assert after["delivery"] == [(*row, Direction.IN) for row in before["delivery"]]
+    in_version_2 = [(*row, Direction.IN, "") for row in before["message"]] if earlier < 2 else before["message"]
+    assert after["message"] == [(*row, Content.HL7) for row in in_version_2]
+    assert after["delivery"] == [(*row, Direction.IN) if earlier < 2 else row for row in before["delivery"]]
     assert after["meta"] == before["meta"]
 
 
-def test_a_file_that_was_migrated_is_laid_out_as_a_new_one(path: Path) -> None:
-    of_version_1(path, [State.QUEUED])
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_file_that_was_migrated_is_laid_out_as_a_new_one(path: Path, earlier: int) -> None:
+    of_version(earlier, path, [State.QUEUED])
     open_sound(path).close()
     open_sound(path.with_name("new.db")).close()
 
-    of_version_1(path.with_name("old.db"), [])
+    of_version(1, path.with_name("old.db"), [])
 
     def layout(file: Path) -> dict[str, tuple[int, str]]:
         found = read(file, "SELECT name, rootpage, sql FROM sqlite_schema")
@@ -146,8 +149,9 @@ def test_a_file_that_was_migrated_is_laid_out_as_a_new_one(path: Path) -> None:
     }
 
 
-def test_a_migration_writes_no_message_anew_however_many_the_file_holds(path: Path, disk: Disk) -> None:
-    of_version_1(path, [State.PROCESSED] * 10_000 + [State.QUEUED] * 10, body=b"x" * 500)
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_migration_writes_no_message_anew_however_many_the_file_holds(path: Path, disk: Disk, earlier: int) -> None:
+    of_version(earlier, path, [State.QUEUED] * 10 + [State.PROCESSED] * 990, body=b"x" * 5_000)
     pages = path.stat().st_size // 4096
     written: list[None] = []
     disk.after_write = partial(written.append, None)
@@ -158,9 +162,10 @@ def test_a_migration_writes_no_message_anew_however_many_the_file_holds(path: Pa
     assert version(path) == SCHEMA_VERSION
 
 
-def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_version_or_the_new_one(path: Path, disk: Disk) -> None:
-    states = list(State)
-    of_version_1(path, states)
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_kill_in_the_middle_of_a_migration_leaves_a_whole_version(path: Path, disk: Disk, earlier: int) -> None:
+    of_version(earlier, path, State)
+    states = [state for _, state in read(path, "SELECT id, state FROM delivery ORDER BY id")]
     graves: list[Path] = []
 
     def kill() -> None:
@@ -180,33 +185,39 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_the_old_version_or_the_new_o
         found = version(grave)
         met.add(found)
         columns = [len(read(grave, f"SELECT * FROM {table}")[0]) for table in ("message", "delivery")]
-        assert columns == {1: [10, 12], 2: [12, 13]}[found]
+        assert columns == {1: [10, 12], 2: [12, 13], 3: [13, 13]}[found]
         open_sound(grave).close()
         assert version(grave) == SCHEMA_VERSION
         assert [state for _, state in read(grave, "SELECT id, state FROM delivery ORDER BY id")] == states
         assert len(read(grave, "SELECT * FROM message")) == len(states)
-    assert met == {1, 2}
+    assert met == set(range(earlier, SCHEMA_VERSION + 1))
 
 
-def test_the_version_before_this_one_is_read_as_the_migration_would_make_it(path: Path) -> None:
-    of_version_1(path, [State.QUEUED, State.HELD])
-    shelf = Shelf(path)
-    unmigrated = list(shelf.open_range(0, 99)), shelf.alone(2), shelf.get(1, Direction.OUT)
-    shelf.close()
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_an_earlier_version_is_read_as_the_migration_would_make_it(path: Path, earlier: int) -> None:
+    of_version(earlier, path, [State.QUEUED, State.HELD])
+    unmigrated = as_read(path)
     open_sound(path).close()
+
+    inbound = [(1, 0, "", 0, b"body 1"), (2, 0, "", 0, b"body 2")]
+    outbound = [(1001, 1, "c1001", 0, b"body 1001"), (1002, 1, "c1002", 0, b"body 1002")] if earlier == 2 else []
+    assert unmigrated == as_read(path) == ([*inbound[:1], *outbound[:1]], [*inbound, *outbound], outbound)
+    assert for_schema("SELECT d.direction, m.content", SCHEMA_VERSION) == "SELECT d.direction, m.content"
+
+
+def as_read(path: Path) -> tuple[list[tuple[object, ...]], ...]:
+    """What is open, what there is, and what goes out."""
     shelf = Shelf(path)
-    migrated = list(shelf.open_range(0, 99)), shelf.alone(2), shelf.get(1, Direction.OUT)
-    shelf.close()
+    try:
+        ids = [row_id for (row_id,) in fetch(shelf.connection, "SELECT id FROM message ORDER BY id")]
+        found = shelf.open_range(0, 9_999), map(shelf.alone, ids), (shelf.get(one, Direction.OUT) for one in ids)
+        return tuple([facts(row) for row in rows if row is not None] for rows in found)
+    finally:
+        shelf.close()
 
-    assert [[facts(row) for row in rows] for rows, _, _ in (unmigrated, migrated)] == [[(1, 0, "", b"body 1")]] * 2
-    assert facts(unmigrated[1]) == facts(migrated[1]) == (2, 0, "", b"body 2")
-    assert (unmigrated[2], migrated[2]) == (None, None)
-    assert for_schema("SELECT d.direction", SCHEMA_VERSION) == "SELECT d.direction"
 
-
-def facts(row: Row | None) -> tuple[object, ...]:
-    assert row is not None
-    return row.id, row.direction, row.callback, row.body
+def facts(row: Row) -> tuple[object, ...]:
+    return row.id, row.direction, row.callback, row.content, row.body
 
 
 def read(path: Path, sql: str) -> list[tuple[Any, ...]]:
