@@ -85,7 +85,7 @@ EXPLANATIONS: Final[Mapping[Oddity, Explanation]] = MappingProxyType(
         ),
         Oddity.TOO_SLOW: _warning(
             "a message began and was not complete in time",
-            "let the sender end each message with 0x1C 0x0D, or raise frameTimeoutSecs of this channel",
+            "let the sender end each message as its protocol asks (MLLP: 0x1C 0x0D), or raise frameTimeoutSecs",
         ),
         Oddity.NO_ROOM: _warning(
             "too many long messages were under way at one time, and this one had to be sent again",
@@ -106,6 +106,46 @@ EXPLANATIONS: Final[Mapping[Oddity, Explanation]] = MappingProxyType(
         Oddity.PROBE: _info(
             "somebody connects and leaves without a word, as load balancers and monitoring do; nothing is wrong",
             "nothing has to be done",
+        ),
+        Oddity.OUTSIDE: _warning(
+            "bytes arrive outside of messages: the start character of this channel is missing before them",
+            "set startChar of this channel to what each message begins with, or leave it out",
+        ),
+        Oddity.UNFINISHED: _warning(
+            "a message began and stopped before the end character of this channel",
+            "set endChar of this channel to what each message ends with; if it is that already, the line loses bytes",
+        ),
+        Oddity.ASTM_CHECKSUM: _warning(
+            "a frame of the analyser came with a checksum that does not fit it, and was asked for again",
+            "nothing, if it was once; else check the cable, the settings of the line, and how the analyser counts",
+        ),
+        Oddity.ASTM_NUMBER: _warning(
+            "the analyser numbers its frames otherwise than 1, 2, … 7, 0, 1 from the beginning of each session",
+            "nothing, if it was once; else let the analyser number its frames as ASTM E1381 says",
+        ),
+        Oddity.ASTM_NOT_TAKEN: _warning(
+            "the analyser did not take what the server answered: it was busy, refused it several times, or went away",
+            "switch the host interface of the analyser to both directions, or set ignoreResponse=true on the channel",
+        ),
+        Oddity.ASTM_UNFINISHED: _warning(
+            "the analyser began a session and did not end it with EOT; what was acknowledged of it is kept",
+            "look whether the analyser was switched off or its line broken; it should send the session again",
+        ),
+        Oddity.NOT_ASTM: _warning(
+            "what arrives is not ASTM E1381: no ENQ before it, or no frames of STX and ETX after that",
+            "switch the analyser's interface to ASTM, or take mode=astm out of the channel's address",
+        ),
+        Oddity.AE_TITLE: _warning(
+            "an association was asked for under an AE title that this channel does not take",
+            "correct the AE titles in the sender, or aeTitle and callingAeTitles in the channel's address",
+        ),
+        Oddity.NOT_DICOM: _warning(
+            "what arrives is no DICOM association",
+            "let only DICOM senders connect to this port; TLS needs to be on for both sides or for none",
+        ),
+        Oddity.UNREADABLE_OBJECT: _warning(
+            "an object was kept whole, but not everything in it could be read, so the server is told less about it",
+            "look at the object with the sender's vendor; the file that was uploaded is as it was sent",
         ),
     }
 )

@@ -22,6 +22,7 @@ _STRAY_BYTES, _STRAY_BYTES_A_FRAME = (
     64,
     2,
 )  # outside of messages that are taken: CR LF after each, NULs to keep a line up
+_STREAM_STRAY_BYTES_A_FRAME = 16  # of a byte stream: checksums and line ends behind each, enquiries and ends around it
 _BLANK = b"\0\t\n\r "
 _UTF8_MARK = b"\xef\xbb\xbf"
 _HEADS = (b"MSH", b"FHS", b"BHS")
@@ -31,6 +32,7 @@ _COMMIT_BLOCKS = (b"\x06", b"\x15")
 # RFC 8446 §5.1 and §4: a handshake record with a ClientHello. Old clients wrap it for SSLv2 (RFC 5246 appendix E.2).
 _TLS_HELLO = re.compile(rb"\x16\x03[\x00-\x04](?:\Z|[\x00-\x48](?:\Z|.(?:\Z|\x01)))", re.DOTALL)
 _SSL2_HELLO = re.compile(rb"[\x80-\xff].\x01(?:\x00\x02|\x03[\x00-\x04])", re.DOTALL)
+_TLS_PROOF_BYTES = 6  # record type, version, length, and that it is a ClientHello
 _TLS_BEGUN = re.compile(rb"\x16\x03?\Z|[\x80-\xff](?:.(?:\x01[\0\x03]?)?)?\Z", re.DOTALL)
 
 # IANA's registry of HTTP methods, a PURGE that caches know, and the first word of an answer.
@@ -78,6 +80,18 @@ class Oddity(StrEnum):
     NOT_ALLOWED = "not-allowed"
     TOO_MANY = "too-many-connections"
     PROBE = "connect-and-close"  # a load balancer's look: nothing is wrong
+    # byte streams
+    OUTSIDE = "outside-of-messages"
+    UNFINISHED = "no-end-character"
+    # ASTM E1381
+    ASTM_CHECKSUM = "astm-checksum"  # repeated until it is right: the line is noisy, or they count differently
+    ASTM_NUMBER = "astm-frame-number"
+    ASTM_UNFINISHED = "astm-unfinished"
+    ASTM_NOT_TAKEN = "astm-not-taken"  # by the analyser, of what the server answered
+    NOT_ASTM = "not-astm"
+    AE_TITLE = "ae-title"
+    NOT_DICOM = "not-dicom"
+    UNREADABLE_OBJECT = "unreadable-object"  # kept all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,27 @@ def examine(evidence: Evidence) -> Oddity | None:
     prove is said without waiting.
     """
     return next((oddity for holds, oddity in _PRECEDENCE if holds(evidence)), None)
+
+
+def examine_stream(evidence: Evidence, start: int | None, answered_bytes: int) -> Oddity | None:
+    """The same of a byte stream, in which any byte may be content. `start`: the character that begins a message, if one
+    does; `answered_bytes`: how much of what came was answered at once, inside of messages or outside."""
+    if not evidence.bytes_in and not evidence.first:
+        return Oddity.PROBE if evidence.over else None
+    if _greets_in_tls(evidence, start):
+        return Oddity.TLS_ON_PLAIN
+    if not evidence.over and evidence.silent_s < _SILENCE_S:
+        return None
+    if evidence.open_bytes:
+        return Oddity.UNFINISHED
+    strays = _STRAY_BYTES + _STREAM_STRAY_BYTES_A_FRAME * evidence.frames if evidence.frames else 0
+    return Oddity.OUTSIDE if evidence.skipped > strays + answered_bytes else None
+
+
+def _greets_in_tls(evidence: Evidence, start: int | None) -> bool:
+    first = evidence.first
+    proven = len(first) >= _TLS_PROOF_BYTES and _TLS_HELLO.match(first) is not None
+    return proven and not evidence.tls and not evidence.frames and first[0] != start
 
 
 def frame_oddity(body: bytes) -> Oddity | None:

@@ -17,12 +17,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import Severity
+from agent.protocol.bytestream import StreamFramer
 from agent.protocol.explanations import EXPLANATIONS
 from agent.protocol.forensics import (
     FIRST_BYTES,
     Evidence,
     Oddity,
     examine,
+    examine_stream,
     farewell,
     frame_oddity,
     shape,
@@ -519,6 +521,77 @@ class TestFarewell:
 
     def test_whoever_would_not_understand_is_told_nothing(self) -> None:
         assert {oddity for oddity in Oddity if farewell(oddity)} == {Oddity.HTTP, Oddity.TLS_ON_PLAIN}
+
+
+# ---- byte streams
+
+
+def streamed(stream: bytes, *, start: int | None = 0x02, over: bool = False, silent_s: float = 1.0) -> Evidence:
+    """What a connection of a byte stream that ends in ETX knows."""
+    framer = StreamFramer(start, 0x03, 1 << 20)
+    frames = framer.feed(stream)
+    return Evidence(
+        first=stream[:FIRST_BYTES],
+        bytes_in=len(stream),
+        frames=len(frames),
+        skipped=framer.skipped,
+        open_bytes=framer.buffered if framer.begun else 0,
+        open_head=framer.head(FIRST_BYTES),
+        open_tail=framer.tail(2),
+        age_s=silent_s + 1,
+        silent_s=silent_s,
+        over=over,
+        tls=False,
+    )
+
+
+class TestByteStreams:
+    @pytest.mark.parametrize(
+        ("stream", "verdict"),
+        [
+            (b"", None),
+            (b"\x02one\x03", None),
+            (b"\x02one\x03\x02two\x03\r\n", None),
+            (b"\x02one\x03" + b"\0" * 80, None),
+            (b"\x02one\x03" + b"\0" * 81, Oddity.OUTSIDE),
+            (b"one\x03", Oddity.OUTSIDE),
+            (ADT, Oddity.OUTSIDE),
+            (b"GET / HTTP/1.1\r\n\r\n", Oddity.OUTSIDE),
+            (b"\x02one", Oddity.UNFINISHED),
+            (b"\x02one\x03\x02tw", Oddity.UNFINISHED),
+        ],
+    )
+    def test_a_stream_is_judged_by_its_own_characters(self, stream: bytes, verdict: Oddity | None) -> None:
+        assert examine_stream(streamed(stream), 0x02, 0) is verdict
+
+    def test_what_was_answered_was_not_in_vain(self) -> None:
+        assert examine_stream(streamed(b"\x05" * 9), 0x02, 9) is None
+        assert examine_stream(streamed(b"\x05" * 9), 0x02, 8) is Oddity.OUTSIDE
+
+    @pytest.mark.parametrize("hello", [TLS_HELLO, TLS_1_0_HELLO])
+    def test_a_tls_client_is_known_before_anything_is_read_of_it(self, hello: bytes) -> None:
+        first = replace(streamed(b"", silent_s=0.0), first=hello[:FIRST_BYTES])
+        assert examine_stream(first, 0x02, 0) is Oddity.TLS_ON_PLAIN
+        assert examine_stream(first, 0x16, 0) is None, "the channel's messages begin so"
+        assert examine_stream(replace(first, tls=True), 0x02, 0) is None
+        assert examine_stream(replace(first, frames=1), 0x02, 0) is None
+        assert examine_stream(replace(first, first=hello[:5]), 0x02, 0) is None, "that may be anything"
+
+    def test_nothing_is_said_while_more_may_come(self) -> None:
+        assert examine_stream(streamed(b"\x02on", silent_s=0.5), 0x02, 0) is None
+        assert examine_stream(streamed(b"noise", silent_s=0.5), 0x02, 0) is None
+
+    def test_whoever_leaves_without_a_word_was_looking(self) -> None:
+        assert examine_stream(streamed(b"", over=True), 0x02, 0) is Oddity.PROBE
+        assert examine_stream(streamed(b"\x02on", over=True, silent_s=0.0), 0x02, 0) is Oddity.UNFINISHED
+
+    @given(st.binary(max_size=200), st.none() | st.integers(0, 255), st.booleans(), st.floats(0, 9), st.integers(0, 9))
+    def test_any_stream_gets_a_verdict_that_is_its_own(
+        self, stream: bytes, start: int | None, over: bool, silent_s: float, answered: int
+    ) -> None:
+        verdict = examine_stream(streamed(stream, start=start, over=over, silent_s=silent_s), start, answered)
+        assert verdict in (None, Oddity.PROBE, Oddity.TLS_ON_PLAIN, Oddity.UNFINISHED, Oddity.OUTSIDE)
+        assert verdict is not Oddity.OUTSIDE or start is not None
 
 
 def test_every_oddity_is_explained_and_has_a_remedy() -> None:
