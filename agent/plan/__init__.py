@@ -8,19 +8,22 @@ channel with an error is left out, and the others stand as if it were not there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import Finding, Severity
 from agent.plan.address import Address, BadAddress, read_address
 from agent.plan.agentwide import AgentSettings, agent_settings, as_parameters
+from agent.plan.extras import is_installed, missing_extra
+from agent.plan.kind import Kind
 from agent.plan.lastgood import LastGood, load_last_good, save_last_good
-from agent.plan.line import line_spec
-from agent.plan.options import read_agent_settings, read_parameters
+from agent.plan.line import line_spec, look_at_place
+from agent.plan.options import BY_PARAMETER, read_agent_settings, read_parameters
 from agent.plan.remote import Remote, read_remote
 from agent.plan.retry import RetryWish
 from agent.plan.subject import Family, Subject, label, strictly
+from agent.plan.wire import serial_of, wire_of
 from agent.protocol.fhir import Agent, AgentChannel, Endpoint
 from agent.settings import ChannelDefaults
 from agent.spec import AckMode, AppAck, BatchAck, ChannelSpec, DuplicateBehavior
@@ -52,8 +55,33 @@ class ConfigPlan:
         return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
-def build_plan(agent: Agent, endpoints: Mapping[str, Endpoint | Finding], defaults: ChannelDefaults) -> ConfigPlan:
+@dataclass(slots=True)
+class _Draft:
+    """A channel as far as it could be read. `address` None: not far enough to say where it is."""
+
+    name: str
+    address: Address | None
+    spec: ChannelSpec | None
+    problems: list[Finding]
+
+    @property
+    def runs(self) -> bool:
+        return self.spec is not None and not any(each.severity is Severity.ERROR for each in self.problems)
+
+    @property
+    def takes_its_place(self) -> bool:
+        """Nobody else can have its port, or its serial port."""
+        return self.spec is not None and (self.spec.listens or self.spec.serial is not None)
+
+
+def build_plan(
+    agent: Agent,
+    endpoints: Mapping[str, Endpoint | Finding],
+    defaults: ChannelDefaults,
+    have: Callable[[str], bool] = is_installed,
+) -> ConfigPlan:
     """`endpoints`: by the reference that the channels use (`Endpoint/<id>`); a Finding where reading one failed.
+    `have`: whether this host has a module that some channels need.
 
     A parameter of an address wins over the agent-wide setting, which wins over `defaults`. With strictConfigValidation
     every warning is an error.
@@ -61,12 +89,9 @@ def build_plan(agent: Agent, endpoints: Mapping[str, Endpoint | Finding], defaul
     findings: list[Finding] = []
     values = read_agent_settings(agent, findings)
     settings = agent_settings(values)
-    if settings.strict:
-        findings = [strictly(finding) for finding in findings]
     off = agent.status == "off"
-    specs: list[ChannelSpec] = []
+    drafts: list[_Draft] = []
     skipped: list[str] = []
-    taken: list[tuple[str, Address]] = []
     names: set[str] = set()
     for channel in agent.channel:
         endpoint = endpoints.get(channel.endpoint.reference)
@@ -77,20 +102,52 @@ def build_plan(agent: Agent, endpoints: Mapping[str, Endpoint | Finding], defaul
         if channel.name in names or not channel.name.strip():
             problems.append(_bad_name(channel.name))
         names.add(channel.name)
-        address = _address(channel, endpoint, problems)
-        if address is not None:
-            parameters = read_parameters(Subject(Family.CHANNEL, channel.name), address, problems)
-            spec = _spec(channel, address, {**as_parameters(values), **parameters}, defaults, problems)
-            if not spec.dials:
-                problems += _collisions(channel.name, address, taken)
-            if settings.strict:
-                problems = [strictly(finding) for finding in problems]
-            if not any(finding.severity is Severity.ERROR for finding in problems):
-                specs.append(spec)
-                if not spec.dials:
-                    taken.append((channel.name, address))
-        findings += problems
-    return ConfigPlan(tuple(specs), settings, tuple(findings), off, tuple(skipped))
+        draft = _draft(channel, endpoint, as_parameters(values), defaults, have, problems)
+        if settings.strict:
+            draft.problems = [strictly(finding) for finding in draft.problems]
+        drafts.append(draft)
+    _tell_collisions(drafts)
+    if settings.strict:
+        findings = [strictly(finding) for finding in findings]
+    findings += [finding for draft in drafts for finding in draft.problems]
+    specs = tuple(draft.spec for draft in drafts if draft.spec is not None and draft.runs)
+    return ConfigPlan(specs, settings, tuple(findings), off, tuple(skipped))
+
+
+def _draft(
+    channel: AgentChannel,
+    endpoint: Endpoint | Finding | None,
+    agent_wide: Mapping[str, Any],
+    defaults: ChannelDefaults,
+    have: Callable[[str], bool],
+    problems: list[Finding],
+) -> _Draft:
+    subject = Subject(Family.CHANNEL, channel.name)
+    written = _written(channel, endpoint, problems)
+    if written is None:
+        return _Draft(channel.name, None, None, problems)
+    sound = True
+    try:
+        address = read_address(written, Family.CHANNEL)
+    except BadAddress as bad:
+        problems += [subject.finding(flaw.code, Severity.ERROR, flaw.text, flaw.remedy) for flaw in bad.flaws]
+        if bad.rest is None:
+            return _Draft(channel.name, None, None, problems)
+        sound, address = False, bad.rest
+    if address.ignored:
+        text, remedy = "what follows host and port is ignored", "put parameters after a '?'"
+        if address.device:
+            text, remedy = "what follows the serial port is ignored", "write a # in the name of a device as %23"
+        problems.append(subject.finding("address-rest", Severity.WARNING, text, remedy))
+    parameters = read_parameters(subject, address, problems)
+    known = BY_PARAMETER[address.kind]
+    values = {**{name: value for name, value in agent_wide.items() if name in known}, **parameters}
+    spec = _spec(channel, address, values, defaults, problems)
+    problems += missing_extra(subject, address.kind, have)
+    if not sound:
+        return _Draft(channel.name, None, None, problems)
+    problems += look_at_place(channel.name, address, values)
+    return _Draft(channel.name, address, spec, problems)
 
 
 def _spec(
@@ -113,7 +170,7 @@ def _spec(
         address=address.text,
         host=address.host,
         port=address.port,
-        encoding=values.get("encoding"),
+        encoding=values.get("encoding") if address.kind is Kind.MLLP else None,
         ack_mode=mode,
         app_ack=values.get("appLevelAck", AppAck.ALWAYS),
         assign_seq_no=values.get("assignSeqNo", False),
@@ -129,10 +186,13 @@ def _spec(
         mllp_release=values.get("mllpRelease", 1),
         batch_ack=values.get("batchAck", BatchAck.MESSAGE),
         endpoint=channel.endpoint.reference,
+        wire=wire_of(subject, address, values, problems),
+        serial=serial_of(address, values),
     )
 
 
-def _address(channel: AgentChannel, endpoint: Endpoint | Finding | None, problems: list[Finding]) -> Address | None:
+def _written(channel: AgentChannel, endpoint: Endpoint | Finding | None, problems: list[Finding]) -> str | None:
+    """The address as the server has it."""
     where = f"{label(channel.name)}.endpoint"
     if not channel.endpoint.reference:
         text, remedy = "the channel names no endpoint", "set Agent.channel.endpoint to an Endpoint"
@@ -143,35 +203,32 @@ def _address(channel: AgentChannel, endpoint: Endpoint | Finding | None, problem
         return None
     if endpoint is None:
         text = "the endpoint was not among those that the server gave out"
-        remedy = f"check {channel.endpoint.reference[:80]} and that the agent may read it"
+        remedy = f"check {label(channel.endpoint.reference)} and that the agent may read it"
         problems.append(Finding("channel.endpoint-missing", Severity.ERROR, text, remedy, where))
         return None
-    try:
-        address = read_address(endpoint.address, Family.CHANNEL)
-    except BadAddress as bad:
-        subject = Subject(Family.CHANNEL, channel.name)
-        problems.append(subject.finding(bad.code, Severity.ERROR, str(bad), bad.remedy))
-        return None
-    if address.ignored:
-        text, remedy = "what follows host and port is ignored", "put parameters after a '?'"
-        problems.append(
-            Finding("channel.address-rest", Severity.WARNING, text, remedy, f"{label(channel.name)}.address")
-        )
-    return address
+    return endpoint.address
 
 
-def _collisions(name: str, address: Address, taken: list[tuple[str, Address]]) -> list[Finding]:
-    return [
-        Finding(
-            "channel.port-twice",
-            Severity.ERROR,
-            f"channel {label(other_name)} listens on port {address.port} already ({other.host})",
-            "give one of them another port or another address of this host",
-            f"{label(name)}.address",
-        )
-        for other_name, other in taken
-        if address.collides_with(other)
-    ]
+def _tell_collisions(drafts: list[_Draft]) -> None:
+    """Of two channels that run, the first one has the place. One that does not run hears of all that run there, and of
+    those before it that do not."""
+    placed = [(draft, draft.address) for draft in drafts if draft.address is not None and draft.takes_its_place]
+    for number, (draft, address) in enumerate(placed):
+        runs = draft.runs
+        earlier = [(other, its) for other, its in placed[:number] if other.runs or not runs]
+        later = [(other, its) for other, its in placed[number + 1 :] if other.runs and not runs]
+        rivals = [other.name for other, its in earlier + later if address.collides_with(its)]
+        draft.problems += [_collision(draft.name, address, rival) for rival in rivals]
+
+
+def _collision(name: str, address: Address, rival: str) -> Finding:
+    subject = Subject(Family.CHANNEL, name)
+    if address.device:
+        text, remedy = f"channel {label(rival)} has the serial port {label(address.device)}", "give one of them another"
+        return subject.finding("device-twice", Severity.ERROR, text, remedy)
+    text = f"channel {label(rival)} listens on port {address.port} too"
+    remedy = "give one of them another port or another address of this host"
+    return subject.finding("port-twice", Severity.ERROR, text, remedy)
 
 
 def _bad_name(name: str) -> Finding:

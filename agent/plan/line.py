@@ -7,12 +7,15 @@ Promise: a channel that asks for TLS has it or is an error; a parameter that has
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import Finding, Severity
 from agent.plan import tls
 from agent.plan.address import Address, is_no_place
+from agent.plan.catalogue import BY_PARAMETER
+from agent.plan.kind import Kind
 from agent.plan.subject import Family, Subject, label
 from agent.settings import ChannelDefaults
 from agent.spec import LineSpec, TlsSpec
@@ -23,21 +26,34 @@ _OF_A_SERVER = ("allow", "maxConnections")
 def line_spec(
     channel: str, address: Address, values: Mapping[str, Any], defaults: ChannelDefaults, problems: list[Finding]
 ) -> LineSpec:
-    """Complete even where `problems` got an error; the channel does not run then."""
-    if values.get("mode", False):
-        problems += _dialling(channel, address, values)
-    elif address.port == 0:
-        text, remedy = "port 0 takes another free port at every start", "name the port that the senders know"
-        problems.append(Finding("channel.port-any", Severity.INFO, text, remedy, f"{label(channel)}.address"))
+    """Complete even where `problems` got an error; the channel does not run then. What has no effect on addresses of
+    this kind is without limit."""
+    known = BY_PARAMETER[address.kind]
+    if address.kind is Kind.DICOM:
+        defaults = dataclasses.replace(defaults, max_message_bytes=0)  # objects of any size go to disk, not to memory
+
+    def limit(parameter: str, default: float) -> Any:
+        return values.get(parameter, default) if parameter in known else 0
+
     return LineSpec(
         tls=_tls(channel, address, values, defaults.tls, problems),
         allow=values.get("allow", ()),
-        max_connections=values.get("maxConnections", defaults.max_connections),
-        max_message_bytes=values.get("maxMessageBytes", defaults.max_message_bytes),
-        idle_timeout_s=values.get("idleTimeoutSecs", defaults.idle_timeout_s),
-        frame_timeout_s=values.get("frameTimeoutSecs", defaults.frame_timeout_s),
-        keepalive_s=values.get("tcpKeepAliveSecs", defaults.keepalive_s),
+        max_connections=limit("maxConnections", defaults.max_connections),
+        max_message_bytes=limit("maxMessageBytes", defaults.max_message_bytes),
+        idle_timeout_s=limit("idleTimeoutSecs", defaults.idle_timeout_s),
+        frame_timeout_s=limit("frameTimeoutSecs", defaults.frame_timeout_s),
+        keepalive_s=limit("tcpKeepAliveSecs", defaults.keepalive_s),
     )
+
+
+def look_at_place(channel: str, address: Address, values: Mapping[str, Any]) -> list[Finding]:
+    """What is wrong with host and port for a channel that listens, or dials."""
+    if values.get("mode", False):
+        return _dialling(channel, address, values)
+    if address.port == 0 and not address.device:
+        text, remedy = "port 0 takes another free port at every start", "name the port that the senders know"
+        return [Finding("channel.port-any", Severity.INFO, text, remedy, f"{label(channel)}.address")]
+    return []
 
 
 def _dialling(channel: str, address: Address, values: Mapping[str, Any]) -> list[Finding]:

@@ -1,7 +1,7 @@
 """What the address of a remote says: where to push messages, and how.
 
-Secret: how a Device's URL, the agent-wide settings and this host's defaults become a RemoteSpec; which spellings of an
-address mean the same remote; and which parameters have no effect beside others.
+Secret: how a Device's URL, the agent-wide settings and this host's defaults become a RemoteSpec, for HL7 in MLLP and
+for analysers; which spellings of an address mean the same remote; and which parameters have no effect beside others.
 Promise: any text becomes a `Remote`, or a ConfigError with every problem (what is no address at all is one). `spec.url`
 is one spelling of what was read: of two addresses that differ in spelling alone it is the same, and reading it gives
 the same spec. It holds what was understood and nothing else, so no pool and no metric is named after a mistake.
@@ -9,6 +9,7 @@ the same spec. It holds what was understood and nothing else, so no pool and no 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from urllib.parse import quote, urlencode
 
 from agent.errors import ConfigError, Finding, Severity
 from agent.plan import tls as tables
-from agent.plan.address import Address, BadAddress, is_no_place, read_address
+from agent.plan.address import Address, BadAddress, Flaw, is_no_place, read_address
 from agent.plan.agentwide import AgentSettings
+from agent.plan.kind import Kind
 from agent.plan.options import read_parameters
 from agent.plan.retry import PARAMETERS, RetryWish
-from agent.plan.subject import Family, Subject, strictly
+from agent.plan.subject import Family, Subject, label, strictly
+from agent.plan.wire import analyser
 from agent.settings import OutboundDefaults
 from agent.spec import RemoteSpec, ReturnAck, TlsSpec
 
@@ -49,55 +52,73 @@ def read_remote(text: str, settings: AgentSettings, defaults: OutboundDefaults, 
 
     A parameter wins over the agent-wide setting, which wins over `defaults`. Raises ConfigError, its errors first.
     """
-    problems: list[Finding] = []
     address = _address(text)
-    host = _host(address.host)
-    subject = Subject(Family.REMOTE, RemoteSpec("", host, address.port).where if host else "")
-    problems += _place(subject, address, host)
+    host = "" if address.channel else _host(address.host)
+    subject = Subject(Family.REMOTE, _where(address, host))
+    problems = _place(subject, address, host)
     given = read_parameters(subject, address, problems)
     table = tables.tls_of(
         subject, given.get("tls"), (tables.DEFAULT,), secure=address.secure, ours=tls, problems=problems
     )
     durable = given.get("durable", settings.outbound_durable)
-    problems += _without_effect(subject, given, durable=durable)
+    problems += _without_effect(subject, address, given, durable=durable)
     retry = RetryWish.of(given).over(settings.retry).policy(subject, problems if durable else [])
     if settings.strict:
         problems = [strictly(finding) for finding in problems]
     if host is None or any(finding.severity is Severity.ERROR for finding in problems):
         raise ConfigError(_errors_first(problems))
     values = _settled(given, table)
-    keep_alive = values.get("keepAlive", settings.keep_alive)
-    clients = settings.max_clients_per_remote or (CLIENTS_KEPT_ALIVE if keep_alive else CLIENTS)
     spec = RemoteSpec(
         url=_url(address, host, values),
         host=host,
         port=address.port,
-        encoding=values.get("encoding"),
-        keep_alive=keep_alive,
-        max_clients=values.get("maxClients", clients),
-        in_flight=values.get("inFlight", 1),
-        serialize=values.get("serialize", False),
+        keep_alive=values.get("keepAlive", settings.keep_alive),
         ack_timeout_s=values["ackTimeoutMs"] / 1_000 if "ackTimeoutMs" in values else defaults.ack_timeout_s,
-        return_ack=values.get("returnAck", ReturnAck.APPLICATION),
         secure=address.secure,
         tls=table,
         durable=durable,
         retry=retry,
+        line=address.channel,
+    )
+    if address.kind is Kind.ASTM_REMOTE:  # the standard has one session at a time
+        return Remote(dataclasses.replace(spec, wire=analyser(values), max_clients=1), tuple(problems))
+    clients = settings.max_clients_per_remote or (CLIENTS_KEPT_ALIVE if spec.keep_alive else CLIENTS)
+    spec = dataclasses.replace(
+        spec,
+        encoding=values.get("encoding"),
+        max_clients=values.get("maxClients", clients),
+        in_flight=values.get("inFlight", 1),
+        serialize=values.get("serialize", False),
+        return_ack=values.get("returnAck", ReturnAck.APPLICATION),
     )
     return Remote(spec, tuple(problems))
 
 
 def _address(text: str) -> Address:
+    """Raises ConfigError, with what is wrong with the parameters where these could be read."""
+    nobody = Subject(Family.REMOTE, "")
+    problems: list[Finding] = []
     try:
         if len(text) > LONGEST_CHARACTERS:
             text = f"the address is longer than {LONGEST_CHARACTERS} characters"
-            raise BadAddress("address-long", text, "write mllp://host:port with as many parameters as are needed")
+            remedy = "write mllp://host:port with as many parameters as are needed"
+            raise BadAddress([Flaw("address-long", text, remedy)])
         address = read_address(text, Family.REMOTE)
-        if not all(name.isprintable() and value.isprintable() for name, value in address.parameters):
-            raise BadAddress("address-unreadable", "a parameter has a control character in it", "remove it")
+        if not all(parameter.name.isprintable() and parameter.value.isprintable() for parameter in address.parameters):
+            text = "a parameter has a control character in it"
+            raise BadAddress([Flaw("address-unreadable", text, "remove it")])
     except BadAddress as bad:
-        raise ConfigError([Finding(f"remote.{bad.code}", Severity.ERROR, str(bad), bad.remedy, "remote")]) from None
+        problems += [nobody.finding(flaw.code, Severity.ERROR, flaw.text, flaw.remedy) for flaw in bad.flaws]
+        if bad.rest is not None:
+            read_parameters(nobody, bad.rest, problems)
+        raise ConfigError(_errors_first(problems)) from None
     return address
+
+
+def _where(address: Address, host: str | None) -> str:
+    if host is None:
+        return ""
+    return label(RemoteSpec("", host, address.port, line=address.channel).where)
 
 
 def _host(host: str) -> str | None:
@@ -135,7 +156,7 @@ def _place(subject: Subject, address: Address, host: str | None) -> list[Finding
     elif is_no_place(host):
         text = f"{host} is every address of the host that listens, and nobody can be reached there"
         problems.append(subject.finding("host-any", Severity.ERROR, text, "name the host of the remote"))
-    if address.port == 0:
+    if address.port == 0 and not address.channel:
         text, remedy = "nobody can be reached at port 0", "name the port that the remote listens on"
         problems.append(subject.finding("port-bad", Severity.ERROR, text, remedy))
     if address.ignored:
@@ -144,8 +165,10 @@ def _place(subject: Subject, address: Address, host: str | None) -> list[Finding
     return problems
 
 
-def _without_effect(subject: Subject, given: Mapping[str, Any], *, durable: bool) -> list[Finding]:
+def _without_effect(subject: Subject, address: Address, given: Mapping[str, Any], *, durable: bool) -> list[Finding]:
     idle: list[tuple[str, str, str]] = []
+    if address.channel and "keepAlive" in given:
+        idle.append(("keepAlive", "it has no effect: the connection is that of our channel", "remove it"))
     if given.get("serialize"):
         text = "it has no effect with serialize=true: one message at a time is under way"
         idle += [(name, text, "remove one of the two") for name in ("maxClients", "inFlight") if given.get(name, 1) > 1]
@@ -176,9 +199,13 @@ def _settled(given: Mapping[str, Any], table: TlsSpec | None) -> dict[str, Any]:
 
 
 def _url(address: Address, host: str, values: Mapping[str, Any]) -> str:
-    authority = f"[{host.replace('%', '%25')}]" if ":" in host else host
+    place = quote(address.channel, safe="") if address.channel else f"{_authority(host)}:{address.port}"
     query = urlencode(sorted((name, _spelt(value)) for name, value in values.items()), safe="", quote_via=quote)
-    return f"{'mllps' if address.secure else 'mllp'}://{authority}:{address.port}{'?' if query else ''}{query}"
+    return f"{address.scheme}://{place}{'?' if query else ''}{query}"
+
+
+def _authority(host: str) -> str:
+    return f"[{host.replace('%', '%25')}]" if ":" in host else host
 
 
 def _spelt(value: object) -> str:

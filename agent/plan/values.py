@@ -1,21 +1,27 @@
 """What the value of one option may look like.
 
-Secret: how a switch, a number, a charset, a field path or a list of networks is written on an address or in an
-Agent.setting, and every way to write it wrong.
-Promise: a parser answers any value with the finished one or with `Unusable`, and raises nothing else.
+Secret: how a switch, a number, a charset, a field path, a list of networks or an AE title is written on an address or
+in an Agent.setting, and every way to write it wrong.
+Promise: a parser answers any value with the finished one or with `Unusable`, and raises nothing else; a form describes
+what its parser takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_interface, ip_network
-from typing import Any
+from typing import Any, Final
 
 from agent.protocol.charset import UnknownCharset, codec_for
 from agent.protocol.fhir import SettingValue
 from agent.protocol.hl7 import KeySpec
+from agent.spec import Astm
 
 Network = IPv4Network | IPv6Network
+_LATIN_1: Final = Astm().codec
+_AE_TITLE: Final = re.compile(r"[ -\[\]-~]{1,16}")
 _MAPPED_PREFIX = 96  # ::ffff:0:0/96 stands for IPv4 (RFC 4291 §2.5.5.2), and a sender is looked up by its IPv4 address
 
 
@@ -27,15 +33,29 @@ class Unusable(ValueError):
         self.remedy = remedy
 
 
-def switch(value: SettingValue) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
-        return value.strip().lower() == "true"
-    raise Unusable("true or false is expected")
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to write a value. `type` is a word of JSON Schema; a range and choices where there are some."""
+
+    parse: Callable[[SettingValue], Any]
+    type: str = "string"
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
 
 
-def whole(low: int, high: int) -> Callable[[SettingValue], int]:
+def switch() -> Form:
+    def parse(value: SettingValue) -> bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
+            return value.strip().lower() == "true"
+        raise Unusable("true or false is expected")
+
+    return Form(parse, "boolean")
+
+
+def whole(low: int, high: int) -> Form:
     def parse(value: SettingValue) -> int:
         try:
             number = int(value) if isinstance(value, str) else value
@@ -45,10 +65,10 @@ def whole(low: int, high: int) -> Callable[[SettingValue], int]:
             raise Unusable(f"a whole number from {low} to {high} is expected")
         return int(number)
 
-    return parse
+    return Form(parse, "integer", low, high)
 
 
-def decimal(low: float, high: float) -> Callable[[SettingValue], float]:
+def decimal(low: float, high: float) -> Form:
     def parse(value: SettingValue) -> float:
         try:
             number = None if isinstance(value, bool) else float(value)
@@ -58,19 +78,21 @@ def decimal(low: float, high: float) -> Callable[[SettingValue], float]:
             raise Unusable(f"a number from {low:g} to {high:g} is expected")
         return number
 
-    return parse
+    return Form(parse, "number", low, high)
 
 
-def one_of(**choices: Any) -> Callable[[SettingValue], Any]:
+def one_of(choices: Mapping[str, Any], remedy: str = "correct it") -> Form:
     """A word, whatever its case, and what it stands for."""
+    by_word = {word.lower(): meaning for word, meaning in choices.items()}
+    expected = f"one of {', '.join(choices)} is expected" if len(choices) > 1 else f"only {next(iter(choices))} can be"
 
     def parse(value: SettingValue) -> Any:
         word = str(value).strip().lower()
-        if word not in choices:
-            raise Unusable(f"one of {', '.join(choices)} is expected")
-        return choices[word]
+        if word not in by_word:
+            raise Unusable(expected, remedy)
+        return by_word[word]
 
-    return parse
+    return Form(parse, choices=tuple(choices))
 
 
 def text(value: SettingValue) -> str:
@@ -137,3 +159,28 @@ def _codec(name: str, remedy: str) -> str:
         return codec_for(name)
     except UnknownCharset as unknown:
         raise Unusable(str(unknown), remedy) from None
+
+
+def analyser_encoding(value: SettingValue) -> str:
+    """The Python codec of records whose charset no record tells, in one spelling."""
+    codec = _codec(str(value).strip(), "write it like latin-1, windows-1252 or utf-8")
+    return _LATIN_1 if codec == codec_for(_LATIN_1) else codec
+
+
+def body_encoding(value: SettingValue) -> str | None:
+    """`hex` is None; a charset gives its Python codec."""
+    word = str(value).strip()
+    return None if word.lower() == "hex" else _codec(word, "write hex, or a charset like utf-8")
+
+
+def ae_title(value: SettingValue) -> str:
+    """An application entity (PS3.5 §6.2, VR AE): spaces around it mean nothing, one of spaces alone is none."""
+    title = str(value).strip(" ")
+    if not _AE_TITLE.fullmatch(title):
+        raise Unusable("an AE title of 1 to 16 characters of ASCII without a backslash is expected")
+    return title
+
+
+def ae_titles(value: SettingValue) -> tuple[str, ...]:
+    """Separated by commas; each counts once."""
+    return tuple(dict.fromkeys(ae_title(entry) for entry in str(value).split(",")))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from agent.errors import Finding, StoreError
 from agent.plan import LastGood, load_last_good, save_last_good
+from agent.plan.lastgood import Version, digest_of, versions_of
 from agent.protocol.fhir import Agent, AgentChannel, Endpoint, Reference
 
 AGENT: dict[str, Any] = {
@@ -32,7 +33,13 @@ def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
     save_last_good(path, AGENT, ENDPOINTS, WHEN)
 
     agent = Agent(id="a", channel=(AgentChannel("adt", Reference("Endpoint/e")),))
-    assert load_last_good(path) == LastGood(agent, {"Endpoint/e": Endpoint(id="e", address="mllp://h:1")}, WHEN)
+    assert load_last_good(path) == LastGood(
+        agent,
+        {"Endpoint/e": Endpoint(id="e", address="mllp://h:1")},
+        WHEN,
+        {"Agent/a": Version("1"), "Endpoint/e": Version()},
+        digest_of(AGENT, ENDPOINTS),
+    )
     assert [entry.name for entry in tmp_path.iterdir()] == ["last-good.json"], "no draft is left behind"
 
 
@@ -46,6 +53,31 @@ def test_the_resources_are_kept_whole_for_later_versions(tmp_path: Path) -> None
         "agent": AGENT,
         "endpoints": ENDPOINTS,
     }
+
+
+def test_what_a_kill_left_of_a_draft_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    (tmp_path / "x.json.tmp").write_bytes(b'{"half')
+    save_last_good(path, AGENT, ENDPOINTS, WHEN)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+    assert isinstance(load_last_good(path), LastGood)
+
+
+def test_versions_are_told_as_the_resources_have_them() -> None:
+    dated = {**AGENT, "meta": {"versionId": "7", "lastUpdated": "2026-01-02T03:04:05Z"}}
+    odd = {"Endpoint/e": {"meta": "none"}, "Endpoint/f": {"meta": {"versionId": 3}}}
+    assert versions_of(dated, odd) == {
+        "Agent/a": Version("7", "2026-01-02T03:04:05Z"),
+        "Endpoint/e": Version(),
+        "Endpoint/f": Version(),
+    }
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text(), max_size=4), st.text())
+def test_a_digest_tells_another_content_and_not_another_order(fields: dict[str, Any], more: str) -> None:
+    backwards = dict(reversed(fields.items()))
+    assert digest_of(fields, {"e": fields}) == digest_of(backwards, {"e": backwards})
+    assert digest_of(fields, {}) != digest_of({**fields, f"{more}'": more}, {}) or f"{more}'" in fields
 
 
 def test_none_was_ever_saved(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from agent.errors import Finding, Severity
 from agent.plan import AgentSettings, ConfigPlan, build_plan
+from agent.plan.extras import is_installed
 from agent.plan.retry import RetryWish
 from agent.protocol.fhir import Agent, AgentChannel, AgentSetting, Endpoint, Reference
 from agent.protocol.hl7 import KeySpec
@@ -23,7 +24,7 @@ def _plan(addresses: dict[str, str], status: str = "active", **settings: bool | 
         setting=tuple(_setting(name, value) for name, value in settings.items()),
     )
     endpoints = {f"Endpoint/{name}": Endpoint(address=address) for name, address in addresses.items()}
-    return build_plan(agent, endpoints, DEFAULTS)
+    return build_plan(agent, endpoints, DEFAULTS, have=lambda module: True)
 
 
 def _setting(name: str, value: bool | int | str) -> AgentSetting:
@@ -97,7 +98,7 @@ def test_commit_blocks_go_with_every_mode(enhanced: str) -> None:
     "parameter", ["allow=10.0.0.1/8", "mode=both", "invalidBytes=drop", "mllpRelease=0", "encoding=x"]
 )
 def test_what_would_open_a_door_or_change_bytes_keeps_the_channel_closed(parameter: str) -> None:
-    plan = _plan({"adt": f"mllp://h:1?{parameter}", "other": "mllp://h:1"})
+    plan = _plan({"adt": f"mllp://h:1?{parameter}", "other": "mllp://h:2"})
 
     assert [finding.where for finding in plan.errors] == [f"adt.{parameter.partition('=')[0]}"]
     assert [channel.name for channel in plan.channels] == ["other"]
@@ -220,21 +221,152 @@ def test_channels_with_errors_are_left_out_all_told_at_once_and_the_others_stand
         "Endpoint/free": Endpoint(address="mllp://0.0.0.0:2"),
     }
 
-    plan = build_plan(agent, endpoints, DEFAULTS)
+    plan = build_plan(agent, endpoints, DEFAULTS, have=lambda module: False)
 
     assert [channel.name for channel in plan.channels] == ["good", "also-good"]
     assert [(finding.where, finding.code) for finding in plan.errors] == [
         ("none.endpoint", "channel.endpoint-missing"),
         ("lost.endpoint", "channel.endpoint-missing"),
         ("denied.endpoint", "server.refused"),
-        ("dicom.address", "channel.scheme-unsupported"),
+        ("dicom.address", "channel.extra-missing"),
         ("key.logicalChannelKey", "channel.bad-value"),
         ("key.encoding", "channel.bad-value"),
         ("good.name", "channel.name-twice"),
+        ("good.address", "channel.port-twice"),
         ("taken.address", "channel.port-twice"),
         ("Agent.channel", "channel.name-missing"),
+        (" .address", "channel.port-twice"),
+        (" .address", "channel.port-twice"),
     ]
     assert all(finding.remedy for finding in plan.errors)
+
+
+def test_of_two_channels_with_one_port_the_first_that_is_sound_has_it_and_a_broken_one_hears_of_it_at_once() -> None:
+    plan = _plan(
+        {"broken": "mllp://h:1?encoding=x", "first": "mllp://h:1", "second": "tcp://h:1?startChar=%02&endChar=%03"}
+    )
+
+    assert [channel.name for channel in plan.channels] == ["first"]
+    assert [(finding.where, finding.code, finding.text.partition(" listens")[0]) for finding in plan.findings] == [
+        ("broken.encoding", "channel.bad-value", "'x' cannot be used: the character set 'x' is unknown"),
+        ("broken.address", "channel.port-twice", "channel first"),
+        ("broken.address", "channel.port-twice", "channel second"),
+        ("second.address", "channel.port-twice", "channel first"),
+    ]
+
+
+def test_of_an_address_without_a_place_the_parameters_are_checked_all_the_same() -> None:
+    plan = _plan({"adt": "mllp://?encoding=x&alow=10.0.0.1", "lab": "tcp://h:99999?mode=both"})
+
+    assert plan.channels == ()
+    assert [(finding.where, finding.code) for finding in plan.findings] == [
+        ("adt.address", "channel.host-missing"),
+        ("adt.address", "channel.port-missing"),
+        ("adt.encoding", "channel.bad-value"),
+        ("adt.alow", "channel.unknown-parameter"),
+        ("lab.address", "channel.port-bad"),
+        ("lab.mode", "channel.bad-value"),
+    ]
+
+
+# Every problem that the addresses of channels may have: the other addresses in force, this one, where, severity.
+PROBLEMS = [
+    ("channel.address-empty", [""], "c1.address", Severity.ERROR),
+    ("channel.address-unreadable", ["nonsense"], "c1.address", Severity.ERROR),
+    ("channel.scheme-unknown", ["hl7://h:1"], "c1.address", Severity.ERROR),
+    ("channel.host-missing", ["mllp://:1"], "c1.address", Severity.ERROR),
+    ("channel.port-missing", ["mllp://h"], "c1.address", Severity.ERROR),
+    ("channel.port-bad", ["mllp://h:65536"], "c1.address", Severity.ERROR),
+    ("channel.port-twice", ["mllp://h:1", "mllp://h:1"], "c2.address", Severity.ERROR),
+    ("channel.device-missing", ["serial://?endChar=%03&startChar=%02"], "c1.address", Severity.ERROR),
+    ("channel.device-bad", ["serial://dev/ttyS0?endChar=%03&startChar=%02"], "c1.address", Severity.ERROR),
+    (
+        "channel.device-twice",
+        ["serial://COM1?mode=astm", "serial:///com1?mode=astm"],
+        "c2.address",
+        Severity.ERROR,
+    ),
+    ("channel.dial-host", ["mllp://0.0.0.0:1?mode=client"], "c1.address", Severity.ERROR),
+    ("channel.dial-port", ["astm://h:0?mode=client"], "c1.address", Severity.ERROR),
+    ("channel.port-any", ["mllp://h:0"], "c1.address", Severity.INFO),
+    ("channel.address-rest", ["mllp://h:1/x"], "c1.address", Severity.WARNING),
+    ("channel.address-rest", ["serial:///dev/ttyS0?mode=astm#1"], "c1.address", Severity.WARNING),
+    ("channel.unknown-parameter", ["mllp://h:1?maxworkers=1"], "c1.maxworkers", Severity.WARNING),
+    ("channel.unknown-parameter", ["mllp://h:1?alow=10.0.0.1"], "c1.alow", Severity.ERROR),
+    ("channel.idle-parameter", ["mllp://h:1?baudRate=9600"], "c1.baudRate", Severity.WARNING),
+    ("channel.idle-parameter", ["mllp://h:1?maxClients=1"], "c1.maxClients", Severity.WARNING),
+    ("channel.idle-parameter", ["mllp://h:1?appLevelAck=AL"], "c1.appLevelAck", Severity.INFO),
+    ("channel.idle-parameter", ["mllp://h:1?mode=client&allow=10.0.0.1"], "c1.allow", Severity.INFO),
+    ("channel.repeated-parameter", ["mllp://h:1?maxWorkers=1&maxWorkers=2"], "c1.maxWorkers", Severity.WARNING),
+    ("channel.bad-value", ["mllp://h:1?maxWorkers=501"], "c1.maxWorkers", Severity.WARNING),
+    ("channel.bad-value", ["mllp://h:1?logicalChannelKey=PID"], "c1.logicalChannelKey", Severity.ERROR),
+    ("channel.bad-value", ["mllp://h:1?autoRetryBaseDelayMs=9&autoRetryMaxDelayMs=1"], "c1.autoRetryMaxDelayMs",
+     Severity.WARNING),
+    ("channel.parameter-missing", ["tcp://h:1?startChar=%02"], "c1.endChar", Severity.ERROR),
+    ("channel.no-start", ["tcp://h:1?endChar=%03"], "c1.startChar", Severity.INFO),
+    ("channel.same-characters", ["tcp://h:1?startChar=%03&endChar=%03"], "c1.endChar", Severity.ERROR),
+    ("channel.tls-missing", ["mllps://h:1"], "c1.tls", Severity.ERROR),
+    ("channel.tls-unknown", ["mllps://h:1?tls=x"], "c1.tls", Severity.ERROR),
+    ("channel.tls-unused", ["mllp://h:1?tls=x"], "c1.tls", Severity.WARNING),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "addresses", "where", "severity"), PROBLEMS)
+@pytest.mark.parametrize("strict", [False, True])
+def test_each_problem_of_a_channel_has_its_code_and_strictly_no_warning_lets_it_run(
+    code: str, addresses: list[str], where: str, severity: Severity, strict: bool
+) -> None:
+    plan = _plan({f"c{number}": text for number, text in enumerate(addresses, start=1)}, strictConfigValidation=strict)
+
+    if strict and severity is Severity.WARNING:
+        severity = Severity.ERROR
+    assert [(finding.code, finding.where, finding.severity) for finding in plan.findings] == [(code, where, severity)]
+    assert all(finding.text and finding.remedy for finding in plan.findings)
+    assert len(plan.channels) == len(addresses) - (severity is Severity.ERROR)
+
+
+def test_every_problem_of_every_channel_is_told_at_once() -> None:
+    broken = {f"c{number}.{code}": addresses[0] for number, (code, addresses, _, _) in enumerate(PROBLEMS)}
+
+    plan = _plan(broken)
+
+    alone = {code for code, addresses, _, _ in PROBLEMS if len(addresses) == 1}
+    assert alone <= {finding.code for finding in plan.findings}
+
+
+@pytest.mark.parametrize(
+    ("address", "module", "extra"),
+    [
+        ("serial:///dev/ttyS0?startChar=%02&endChar=%03", "serial", "serial"),
+        ("serial:///dev/ttyS0?mode=astm", "serial", "serial"),
+        ("dicom://h:104", "pynetdicom", "dicom"),
+    ],
+)
+def test_a_library_that_is_not_installed_keeps_the_channel_closed(address: str, module: str, extra: str) -> None:
+    agent = Agent(channel=(AgentChannel("c", Reference("Endpoint/1")),))
+    endpoints = {"Endpoint/1": Endpoint(address=address)}
+
+    without = build_plan(agent, endpoints, DEFAULTS, have=lambda asked: asked != module)
+    beside = build_plan(agent, endpoints, DEFAULTS, have=lambda asked: asked == module)
+
+    assert [(finding.code, finding.severity, finding.remedy) for finding in without.findings] == [
+        ("channel.extra-missing", Severity.ERROR, f"pip install onprem-agent[{extra}]")
+    ]
+    assert (without.channels, beside.findings, len(beside.channels)) == ((), (), 1)
+
+
+@pytest.mark.parametrize("address", ["mllp://h:1", "tcp://h:1?startChar=%02&endChar=%03", "astm://h:1"])
+def test_most_channels_need_no_library(address: str) -> None:
+    agent = Agent(channel=(AgentChannel("c", Reference("Endpoint/1")),))
+
+    plan = build_plan(agent, {"Endpoint/1": Endpoint(address=address)}, DEFAULTS, have=lambda module: False)
+
+    assert plan.findings == ()
+
+
+def test_what_is_installed_is_found_without_importing_it() -> None:
+    assert is_installed("asyncio")
+    assert not is_installed("no_such_module_anywhere")
 
 
 def test_a_malformed_agent_wide_key_is_an_error_and_stops_no_channel() -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from agent.errors import Finding, Severity
 from agent.plan import ConfigPlan, build_plan
+from agent.plan.kind import Kind
 from agent.plan.options import BY_PARAMETER
-from agent.plan.subject import Family
 from agent.protocol.charset import codec_for
 from agent.protocol.fhir import Agent, AgentChannel, Endpoint, Reference
 from agent.settings import ChannelDefaults
@@ -27,12 +27,16 @@ DEFAULT = TlsSpec("default", certificate=Path("/tls/default.pem"))
 BARE = TlsSpec("bare")
 
 
+def _have_all(module: str) -> bool:
+    return True
+
+
 def _plan(*addresses: str, tls: tuple[TlsSpec, ...] = (), name: str = "adt", **defaults: float) -> ConfigPlan:
     """One channel for each address; the first has the name."""
     names = [name, *(f"{name}{number}" for number in range(2, len(addresses) + 1))]
     agent = Agent(channel=tuple(AgentChannel(channel, Reference(f"Endpoint/{channel}")) for channel in names))
     endpoints = {f"Endpoint/{channel}": Endpoint(address=text) for channel, text in zip(names, addresses, strict=True)}
-    return build_plan(agent, endpoints, ChannelDefaults(tls={spec.name: spec for spec in tls}, **defaults))  # type: ignore[arg-type]
+    return build_plan(agent, endpoints, ChannelDefaults(tls={spec.name: spec for spec in tls}, **defaults), _have_all)  # type: ignore[arg-type]
 
 
 def _line(*addresses: str, tls: tuple[TlsSpec, ...] = (), name: str = "adt", **defaults: float) -> LineSpec:
@@ -207,6 +211,45 @@ def test_what_concerns_those_who_connect_has_no_effect_on_a_channel_that_dials(p
     assert len(plan.channels) == 1
 
 
+def test_objects_of_any_size_are_taken_by_dicom_whatever_this_host_says_about_messages() -> None:
+    told, untold = _plan("dicom://h:1?maxMessageBytes=5", "dicom://h:2", max_message_bytes=2_000).channels
+
+    assert (told.line.max_message_bytes, untold.line.max_message_bytes) == (5, 0)
+    assert _line("astm://h:1", max_message_bytes=2_000).max_message_bytes == 2_000
+    assert _line("tcp://h:1?startChar=%02&endChar=%03", max_message_bytes=2_000).max_message_bytes == 2_000
+
+
+def test_a_serial_line_has_no_connections_to_limit_and_no_idle_ones_to_close() -> None:
+    line = _line(
+        "serial:///dev/ttyS0?startChar=%02&endChar=%03&frameTimeoutSecs=7",
+        max_connections=3,
+        idle_timeout_s=4,
+        keepalive_s=5,
+        max_message_bytes=6_000,
+    )
+
+    assert line == LineSpec(max_message_bytes=6_000, frame_timeout_s=7.0, keepalive_s=0)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "astm"])
+def test_other_wires_dial_as_well(scheme: str) -> None:
+    ends = "&startChar=%02&endChar=%03" if scheme == "tcp" else ""
+    plan = _plan(f"{scheme}://lab.example:1?mode=client{ends}", f"{scheme}://0.0.0.0:1?mode=client{ends}")
+
+    assert [(spec.dials, spec.listens, spec.host) for spec in plan.channels] == [(True, False, "lab.example")]
+    assert _finding(plan) == ("channel.dial-host", Severity.ERROR, "adt2.address")
+
+
+def test_one_port_has_one_channel_whatever_it_speaks() -> None:
+    plan = _plan("astm://0.0.0.0:1", "tcp://127.0.0.1:1?startChar=%02&endChar=%03", "dicom://[::]:1", "mllp://h:2")
+
+    assert [channel.name for channel in plan.channels] == ["adt", "adt4"]
+    assert {(finding.code, finding.where) for finding in plan.findings} == {
+        ("channel.port-twice", "adt2.address"),
+        ("channel.port-twice", "adt3.address"),
+    }
+
+
 VALUES = st.one_of(
     st.text(max_size=20),
     st.integers(-2, 2_000_000_000).map(str),
@@ -218,12 +261,15 @@ VALUES = st.one_of(
     st.tuples(st.ip_addresses(), st.integers(0, 130)).map(lambda pair: f"{pair[0]}/{pair[1]}"),
 )
 PARAMETERS = st.dictionaries(
-    st.one_of(st.sampled_from(sorted(BY_PARAMETER[Family.CHANNEL])), st.text(min_size=1, max_size=9)), VALUES
+    st.one_of(
+        st.sampled_from(sorted({name for kind in Kind for name in BY_PARAMETER[kind]})), st.text(min_size=1, max_size=9)
+    ),
+    VALUES,
 )
 
 
 @given(
-    st.sampled_from(["mllp", "mllps", "tcp"]),
+    st.sampled_from(["mllp", "mllps", "tcp", "astm", "dicom"]),
     st.sampled_from(["0.0.0.0", "[::]", "ris.example.org", "[fe80::1]"]),
     st.integers(0, 65_535),
     PARAMETERS,
@@ -241,8 +287,11 @@ def test_whatever_the_server_says_a_channel_is_within_its_ranges_or_is_not(
         assert line.tls is None or spec.dials or line.tls.certificate
         assert not (spec.dials and (spec.port == 0 or spec.host in {"0.0.0.0", "::"}))
         assert ("allow" in parameters) is bool(line.allow)
+        assert spec.family == (
+            "astm" if parameters.get("mode", "").strip().lower() == "astm" else scheme[:5].rstrip("s")
+        )
         assert 0 <= line.max_connections <= 100_000
-        assert 1_024 <= line.max_message_bytes <= 1024**3
+        assert 1_024 <= line.max_message_bytes <= 1024**3 or scheme == "dicom"
         assert 0 <= line.idle_timeout_s <= 86_400
         assert 0 <= line.frame_timeout_s <= 86_400
         assert 0 <= line.keepalive_s <= 7_200

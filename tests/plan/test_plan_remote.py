@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from agent.errors import ConfigError, Finding, Severity
 from agent.plan import AgentSettings, Remote, build_plan, read_remote
+from agent.plan.kind import Kind
 from agent.plan.options import BY_PARAMETER
 from agent.plan.retry import RetryWish
-from agent.plan.subject import Family
 from agent.protocol.charset import codec_for
 from agent.protocol.fhir import Agent, AgentSetting
 from agent.settings import ChannelDefaults, OutboundDefaults
-from agent.spec import RemoteSpec, RetryMode, RetryPolicy, ReturnAck, TlsSpec
+from agent.spec import Astm, RemoteSpec, RetryMode, RetryPolicy, ReturnAck, TlsSpec
 
 LAB_2 = TlsSpec("lab-2", certificate=Path("/tls/lab.pem"))
 DEFAULT = TlsSpec("default")
@@ -295,7 +295,15 @@ def test_a_certificate_that_this_host_does_not_have_is_an_error_and_never_the_de
         ("mllp://Smith:secret@h:1", "remote.address-unreadable"),
         ("mllp://@h:1", "remote.address-unreadable"),
         ("tcp://h:1", "remote.scheme-unsupported"),
-        ("astm://h:1", "remote.scheme-unsupported"),
+        ("astm://10.1.2.3", "remote.port-missing"),
+        ("astm://Smith@LIS", "remote.address-unreadable"),
+        ("astm://%0A", "remote.address-unreadable"),
+        ("astm://0.0.0.0:1", "remote.host-any"),
+        ("astm://h:0", "remote.port-bad"),
+        ("astm://lab..example:1", "remote.host-bad"),
+        ("astm://h:1?encoding=klingon", "remote.bad-value"),
+        ("astm://LIS?durable=yes", "remote.bad-value"),
+        ("tcps://h:1", "remote.scheme-unknown"),
         ("serial:///dev/ttyS0", "remote.scheme-unsupported"),
         ("dicom://h:104", "remote.scheme-unsupported"),
         ("https://h:443", "remote.scheme-unknown"),
@@ -331,7 +339,9 @@ def test_each_way_to_get_it_wrong_has_its_name_and_remedy(text: str, code: str) 
     (finding,) = _refused(text)
 
     assert (finding.code, finding.severity) == (code, Severity.ERROR)
-    assert finding.where in {"remote", "remote h:1", "remote h:0", "remote 0.0.0.0:1", "remote [::]:1"}
+    assert finding.where in {
+        "remote", "remote h:1", "remote h:0", "remote 0.0.0.0:1", "remote [::]:1", "remote channel LIS",
+    }  # fmt: skip
     assert "secret" not in str(finding)
     assert "Smith" not in str(finding)
 
@@ -358,13 +368,101 @@ def test_every_problem_is_told_at_once_errors_first_and_notes_not_at_all() -> No
     ]
 
 
+def test_what_is_wrong_with_the_parameters_is_told_beside_what_is_wrong_with_the_place() -> None:
+    findings = _refused("mllp://:99999?durable=yes&xyzzy=1")
+
+    assert [finding.code for finding in findings] == [
+        "remote.host-missing", "remote.port-bad", "remote.bad-value", "remote.unknown-parameter",
+    ]  # fmt: skip
+
+
+def test_a_bare_address_of_an_analyser_is_a_complete_remote() -> None:
+    assert _spec("astm://10.1.2.3:4001") == RemoteSpec(
+        "astm://10.1.2.3:4001", "10.1.2.3", 4_001, max_clients=1, wire=Astm()
+    )
+
+
+def test_an_analyser_may_be_reached_by_a_channel_of_ours() -> None:
+    spec = _spec("astm://Cobas%20e411?encoding=windows-1252&frameBytes=1024")
+
+    assert spec == RemoteSpec(
+        "astm://Cobas%20e411?encoding=cp1252&frameBytes=1024",
+        host="",
+        port=0,
+        max_clients=1,
+        wire=Astm("cp1252", 1_024),
+        line="Cobas e411",
+    )
+    assert spec.where == "channel Cobas e411"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "url"),
+    [
+        ("astm://LAB.Example:4001", "ASTM://lab.example:04001/", "astm://lab.example:4001"),
+        ("astm://Cobas%20e411", " astm://Cobas e411/ ", "astm://Cobas%20e411"),
+        ("astm://a%2Db", "astm://a-b", "astm://a-b"),
+        ("astm://x%2fy%3A1", "astm://x%2Fy%3a1", "astm://x%2Fy%3A1"),
+        ("astm://h:1?encoding=ISO-8859-1", "astm://h:1?encoding=8859/1", "astm://h:1?encoding=latin-1"),
+        ("astm://h:1?encoding=utf8&frameBytes=0300", "astm://h:1?frameBytes=300&encoding=UTF-8",
+         "astm://h:1?encoding=utf-8&frameBytes=300"),
+    ],
+)  # fmt: skip
+def test_two_spellings_of_one_analyser_share_a_name(one: str, other: str, url: str) -> None:
+    assert _spec(one) == _spec(other)
+    assert _spec(one).url == url
+
+
+def test_the_name_of_a_channel_keeps_its_case() -> None:
+    assert _spec("astm://Cobas").line == "Cobas"
+    assert _spec("astm://Cobas") != _spec("astm://cobas")
+
+
+def test_every_parameter_of_an_analyser_finds_its_place() -> None:
+    spec = _spec(
+        "astm://lab.example:4001?encoding=utf-8&frameBytes=1024&keepAlive=true&durable=true"
+        "&retryMode=normal&autoRetryBaseDelayMs=10&autoRetryMaxDelayMs=20&autoRetryMaxAttempts=4"
+        "&autoRetryBackoffMultiplier=1.5"
+    )
+
+    assert (spec.wire, spec.keep_alive, spec.durable) == (Astm("utf-8", 1_024), True, True)
+    assert spec.retry == RetryPolicy(RetryMode.NORMAL, 10, 20, 4, 1.5)
+
+
+def test_agent_wide_settings_hold_for_analysers_and_complain_of_none() -> None:
+    agent = _agent(keepAlive=True, maxClientsPerRemote=9, outboundDurable=True, channelRetryMode="none")
+
+    spec = _spec("astm://h:1", DEFAULT, settings=agent)
+
+    assert (spec.keep_alive, spec.max_clients, spec.durable, spec.tls) == (True, 1, True, None)
+    assert spec.retry.mode is RetryMode.NONE
+
+
+@pytest.mark.parametrize("name", ["maxClients", "inFlight", "serialize", "returnAck", "defaultReturnAck", "tls"])
+def test_what_is_about_hl7_has_no_effect_on_an_analyser(name: str) -> None:
+    remote = _read(f"astm://lab.example:2575?{name}=1")
+
+    assert [(finding.code, finding.severity, finding.where) for finding in remote.findings] == [
+        ("remote.idle-parameter", Severity.WARNING, PLACE)
+    ]
+    assert remote.spec.url == "astm://lab.example:2575"
+
+
+def test_a_channels_connection_is_kept_by_the_channel() -> None:
+    remote = _read("astm://LIS?keepAlive=true")
+
+    assert [(finding.code, finding.severity, finding.where) for finding in remote.findings] == [
+        ("remote.idle-parameter", Severity.INFO, "remote channel LIS")
+    ]
+
+
 VALUES = st.one_of(
     st.text(max_size=20),
     st.integers(-2, 4_000_000).map(str),
     st.floats().map(str),
     st.sampled_from(["true", "FALSE", "auto", "utf-8", "ISO-8859-1", "first", "application", "lab-2", "LAB_2", "none"]),
 )
-NAMES = st.sampled_from(sorted({*BY_PARAMETER[Family.REMOTE], *BY_PARAMETER[Family.CHANNEL]}))
+NAMES = st.sampled_from(sorted({name for kind in Kind for name in BY_PARAMETER[kind]}))
 PARAMETERS = st.dictionaries(st.one_of(NAMES, st.text(min_size=1, max_size=9)), VALUES, max_size=8)
 HOSTS = st.one_of(
     st.sampled_from(
@@ -382,9 +480,14 @@ TEXTS = st.one_of(
         lambda scheme, host, port, parameters: (
             f"{scheme}://{host}:{port}?{urlencode(parameters, errors='replace', quote_via=quote)}"
         ),
-        st.sampled_from(["mllp", "mllps", "MLLP", "tcp"]),
+        st.sampled_from(["mllp", "mllps", "MLLP", "astm", "tcp"]),
         HOSTS,
         st.integers(0, 65_536),
+        PARAMETERS,
+    ),
+    st.builds(
+        lambda name, parameters: f"astm://{name}?{urlencode(parameters, errors='replace', quote_via=quote)}",
+        st.one_of(st.text(min_size=1, max_size=12), st.text(min_size=1).map(lambda text: quote(text, safe=""))),
         PARAMETERS,
     ),
 )
@@ -411,9 +514,11 @@ def test_any_text_is_a_remote_within_its_ranges_that_reads_back_the_same_or_an_e
         spec, findings = remote.spec, remote.findings
         assert _read(spec.url, LAB_2, settings=settings).spec == spec
         assert spec.url.isprintable()
-        assert spec.where in spec.url.replace("%25", "%")
-        assert spec.host not in {"", "0.0.0.0", "::"}
-        assert 1 <= spec.port <= 65_535
+        assert spec.host not in {"0.0.0.0", "::"}
+        assert bool(spec.host) is bool(spec.port) is not bool(spec.line)
+        assert spec.line or spec.where in spec.url.replace("%25", "%")
+        assert 0 <= spec.port <= 65_535
+        assert isinstance(spec.wire, Astm) is spec.url.startswith("astm")
         assert spec.encoding is None or codec_for(spec.encoding)
         assert 1 <= spec.max_clients <= 1_000
         assert 1 <= spec.in_flight <= 1_000
@@ -427,7 +532,7 @@ def test_any_text_is_a_remote_within_its_ranges_that_reads_back_the_same_or_an_e
 
 
 @given(
-    st.dictionaries(st.sampled_from(sorted(BY_PARAMETER[Family.REMOTE])), VALUES, min_size=2),
+    st.dictionaries(st.sampled_from(sorted(BY_PARAMETER[Kind.REMOTE])), VALUES, min_size=2),
     st.randoms(use_true_random=False),
 )
 def test_neither_the_order_of_parameters_nor_the_case_of_the_host_makes_another_remote(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Finding, Severity
+from agent.plan.kind import Kind
 from agent.plan.options import BY_PARAMETER
 from agent.plan.retry import PARAMETERS, RetryWish, mode_of_older_switches
 from agent.plan.subject import Family, Subject
@@ -64,8 +65,8 @@ def test_every_value_finds_its_place() -> None:
 
 
 def test_the_names_are_those_of_an_address() -> None:
-    for family in Family:
-        assert set(PARAMETERS.values()) <= set(BY_PARAMETER[family])
+    for kind in Kind:
+        assert set(PARAMETERS.values()) <= set(BY_PARAMETER[kind])
 
 
 def test_a_first_delay_beyond_the_usual_longest_one_raises_that() -> None:
