@@ -1,7 +1,8 @@
 """Which sockets an address means.
 
 Secret: families, name resolution, the options of a listening socket, and what the operating system's refusals mean.
-Promise: `bind` gives sockets that listen, or says in one sentence who or what is in the way and what to do.
+Promise: `bind` gives sockets that listen, or says in one sentence who or what is in the way and what to do; `attempt`
+finds out the same, and lets no sender in.
 """
 
 from __future__ import annotations
@@ -29,6 +30,16 @@ async def bind(host: str, port: int, where: str) -> list[socket.socket]:
 
     Raises Unbindable, which says who could hold the port or what is wrong with the address.
     """
+    return await _open(host, port, where, listen=True)
+
+
+async def attempt(host: str, port: int, where: str) -> None:
+    """Whether `bind` would go: bound, not listened on, and let go of. Raises Unbindable as it would."""
+    for held in await _open(host, port, where, listen=False):
+        held.close()
+
+
+async def _open(host: str, port: int, where: str, *, listen: bool) -> list[socket.socket]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -41,7 +52,7 @@ async def bind(host: str, port: int, where: str) -> list[socket.socket]:
     for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
         try:
             free = sockets[0].getsockname()[1] if sockets and not port else port
-            sockets.append(_listen(family, (address[0], free, *address[2:]), both=host == "::"))
+            sockets.append(bound(family, (address[0], free, *address[2:]), both=host == "::", listen=listen))
         except OSError as error:
             absent = error
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
@@ -50,29 +61,31 @@ async def bind(host: str, port: int, where: str) -> list[socket.socket]:
     else:
         if sockets:
             return sockets
-    for listening in sockets:
-        listening.close()
+    for held in sockets:
+        held.close()
     text, remedy = _why(absent, port)
     raise _unbindable(where, host, port, text, remedy, taken=absent.errno == errno.EADDRINUSE) from absent
 
 
-def _listen(family: int, address: tuple[object, ...], *, both: bool) -> socket.socket:
+def bound(family: int, address: tuple[object, ...], *, both: bool, listen: bool) -> socket.socket:
+    """One socket that has this address. `both`: `::` is all of IPv4 too. Raises OSError."""
     # the protocol is named because asyncio sets TCP_NODELAY only then: 447 against 7,230 answers a second
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    held = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-        listening.bind(address)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
+        held.bind(address)
+        if listen:
+            held.listen(BACKLOG)
+        held.setblocking(False)
     except OSError:
-        listening.close()
+        held.close()
         raise
-    return listening
+    return held
 
 
 def _why(error: OSError, port: int) -> tuple[str, str]:

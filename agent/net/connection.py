@@ -1,8 +1,8 @@
 """One sender: bytes become messages, answers become bytes, and whoever is too fast is pushed back on.
 
 Secret: transports and their buffers, and what may yet be waited for and for how long.
-Promise: `take` gets whole frames in order; `reply` reaches the sender framed, many in one write; a sender with too many
-unanswered frames, or one that does not read its answers, is not read from. Why there is no message is known within two
+Promise: `take` gets whole messages in order; `reply` reaches the sender framed, many in one write; one with too many
+unanswered messages, or that does not read its answers, is not read from. Why there is no message is known within two
 seconds.
 """
 
@@ -12,12 +12,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from agent.net.inlet import as_ip
 from agent.net.keepalive import Silence, keep_alive
 from agent.net.stranger import Stranger
 from agent.net.tlswire import TlsFailure
 from agent.protocol.forensics import Oddity
-from agent.protocol.mllp import HEAD_BYTES, BrokenFrame, FrameUnfinished, NoRoom, wrap
+from agent.protocol.mllp import HEAD_BYTES, BrokenFrame, FrameUnfinished, NoRoom
 from agent.spec import LineSpec
 
 if TYPE_CHECKING:
@@ -56,9 +55,7 @@ class Connection(Stranger):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         inlet = self._inlet
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by conduct, not by descent
-        name = transport.get_extra_info("peername")
-        self.remote = f"{name[0]}:{name[1]}" if name else "?"
-        self.peer = str(as_ip(name[0]) or name[0]) if name else "?"
+        self.remote, self.peer = inlet.ends(transport)
         if (unwanted := inlet.admits(self.peer)) is not None:
             self.gone = self._closing = self._ours = True
             self._transport.abort()
@@ -200,7 +197,7 @@ class Connection(Stranger):
 
     def heed(self, line: LineSpec) -> None:
         """The terms of its channel have changed."""
-        self._framer.max_bytes = line.max_message_bytes
+        self._framing.heed(line, self._inlet.wire)
         self._keep_alive(line)
 
     def ungate(self) -> None:
@@ -278,6 +275,8 @@ class Connection(Stranger):
         self._stop_taking()
         self.odd(oddity)
         self.unanswered += 1
+        if not self._framing.can_refuse:
+            self.close_after_reply()  # its answer will be none, and then it is too late to linger
         self._events.broken(self, error)
 
     def _stop_taking(self) -> None:
@@ -289,7 +288,7 @@ class Connection(Stranger):
 
     def _put(self, message: bytes) -> None:
         out = self._out
-        out.append(wrap(message))
+        out.append(self._wrap(message))
         if len(out) == 1:
             self._inlet.mark_dirty(self)
 

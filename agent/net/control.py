@@ -29,7 +29,7 @@ Handle = Callable[[str, dict[str, Any]], Awaitable[Any]]
 class Limits:
     """What one caller may take. Sizes in bytes, times in seconds."""
 
-    question_bytes: int = 64 * 1024
+    question_bytes: int = 4 * 1024 * 1024  # a whole configuration may be in a question
     callers: int = 16
     ask_within_s: float = 10.0
     answer_within_s: float = 120.0

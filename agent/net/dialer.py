@@ -12,13 +12,13 @@ from typing import Final
 
 from agent.backoff import Backoff, pause
 from agent.errors import LinkError
-from agent.net.connection import Connection
-from agent.net.inlet import Inlet, Room
+from agent.net.conversing import converse
+from agent.net.inlet import MLLP, Conversation, Inlet, Room
 from agent.net.proxy import dial
 from agent.net.tls import Identity
 from agent.net.tlswire import TlsWire
 from agent.protocol.forensics import Oddity
-from agent.spec import LineSpec
+from agent.spec import LineSpec, Wire
 
 CONNECT_WITHIN_S: Final = 15.0
 FIRST_WAIT_S: Final = 1.0
@@ -37,10 +37,11 @@ class Dialer(Inlet):
         line: LineSpec,
         identity: Identity | None,
         room: Room,
+        wire: Wire = MLLP,
         unanswered: int = 64,
         backoff: Backoff | None = None,
     ) -> None:
-        super().__init__(line=line, identity=identity, room=room, unanswered=unanswered)
+        super().__init__(line=line, identity=identity, room=room, wire=wire, unanswered=unanswered)
         self._host = host
         self._port = port
         self._backoff = backoff or Backoff(FIRST_WAIT_S, LONGEST_WAIT_S)
@@ -84,9 +85,9 @@ class Dialer(Inlet):
             if not self._leaving.is_set():
                 await pause(self._leaving, self._backoff.next())
 
-    async def _connect(self) -> Connection | None:
+    async def _connect(self) -> Conversation | None:
         """One try. None: it failed, and `trouble` says why."""
-        connection = Connection(self)
+        connection = converse(self)
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S) as self._deadline:
                 await self._loop.create_connection(lambda: connection, sock=await dial(self._host, self._port))

@@ -12,12 +12,12 @@ import socket
 from typing import Final
 
 from agent.net.binding import BACKLOG
-from agent.net.connection import Connection
-from agent.net.inlet import Inlet, Room, as_ip
+from agent.net.conversing import converse
+from agent.net.inlet import MLLP, Inlet, Room, as_ip
 from agent.net.tls import Identity
 from agent.net.tlswire import TlsWire
 from agent.protocol.forensics import Oddity
-from agent.spec import LineSpec
+from agent.spec import LineSpec, Wire
 
 _MORE_HANDLES: Final = 15
 
@@ -32,6 +32,7 @@ class Listener(Inlet):
         line: LineSpec,
         identity: Identity | None,
         room: Room,
+        wire: Wire = MLLP,
         unanswered: int = 64,
         linger_s: float = 2.0,
         half_closed_s: float = 60.0,
@@ -40,6 +41,7 @@ class Listener(Inlet):
             line=line,
             identity=identity,
             room=room,
+            wire=wire,
             unanswered=unanswered,
             linger_s=linger_s,
             half_closed_s=half_closed_s,
@@ -63,7 +65,7 @@ class Listener(Inlet):
         self._sockets += [listening.dup() for listening in self._sockets for _ in range(again)]
         for listening in self._sockets:
             self._servers.append(
-                await self._loop.create_server(lambda: Connection(self), sock=listening, backlog=BACKLOG)
+                await self._loop.create_server(lambda: converse(self), sock=listening, backlog=BACKLOG)
             )
 
     def stop_accepting(self) -> None:

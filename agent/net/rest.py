@@ -1,4 +1,4 @@
-"""Read resources from the server.
+"""Read resources from the server, and bring it files.
 
 Secret: HTTP: the client library and its errors, bearer tokens on requests, retry hints, the server's clock.
 Promise: an answer is JSON or a named error: LinkError when waiting helps, ServerRefused when a person must look.
@@ -6,24 +6,29 @@ Promise: an answer is JSON or a named error: LinkError when waiting helps, Serve
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Protocol, Self
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
 from agent.errors import AgentError, Finding, LinkError, Severity
+from agent.net.filebody import FileBody
 from agent.net.proxy import Proxy
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 SKEW_LIMIT_S = 60.0  # a larger difference makes servers refuse tokens
 SHOWN_CHARACTERS = 200
 MAX_RETRY_AFTER_S = 3600.0  # a server that sends a year must not silence the agent
+PROGRESS_WITHIN_S = 60.0  # an upload may take as long as its size needs, but not stand still
 
 
 class ServerRefused(AgentError):
@@ -138,16 +143,44 @@ class Http:
 
         Raises LinkError when no whole answer came.
         """
+        try:
+            return await self._exchange(method, path, headers, data=form)
+        except TimeoutError as error:
+            raise LinkError(f"{self.base_url} did not answer within {self._timeout_s:g} s") from error
+
+    async def send_file(self, path: str, file: Path, *, headers: Mapping[str, str], stall_s: float) -> Answer:
+        """POST what a file holds, in pieces; for as long as something moves within `stall_s`.
+
+        Raises LinkError when no whole answer came, AgentError when the file cannot be read.
+        """
+        body = await FileBody.open(file)
+        try:
+            async with asyncio.timeout(stall_s) as patience:
+                headers = {**headers, "Content-Length": str(body.size_bytes)}
+                pieces = body.pieces(lambda: patience.reschedule(asyncio.get_running_loop().time() + stall_s))
+                return await self._exchange("POST", path, headers, data=pieces, timeout=aiohttp.ClientTimeout())
+        except TimeoutError as error:
+            raise LinkError(f"the upload to {self.base_url} did not move for {stall_s:g} s") from error
+        except LinkError:
+            if body.trouble is not None:
+                raise body.trouble from None
+            raise
+        finally:
+            await body.close()
+
+    async def _exchange(self, method: str, path: str, headers: Mapping[str, str], **more: Any) -> Answer:
+        """Raises TimeoutError, and LinkError."""
         url = self.base_url + path.lstrip("/")
+        more |= self._through_proxy(headers)
         try:
             async with self._session.request(
-                method, url, data=form, allow_redirects=False, ssl=self._ssl or True, **self._through_proxy(headers)
+                method, url, allow_redirects=False, ssl=self._ssl or True, **more
             ) as response:
                 body = await response.content.read(MAX_ANSWER_BYTES + 1)
                 while len(body) <= MAX_ANSWER_BYTES and (piece := await response.content.readany()):
                     body += piece
-        except TimeoutError as error:
-            raise LinkError(f"{self.base_url} did not answer within {self._timeout_s:g} s") from error
+        except TimeoutError:
+            raise
         except (aiohttp.ClientError, OSError) as error:
             raise self._no_answer(error) from error
         if response.status == 407:
@@ -245,6 +278,31 @@ class Rest:
             self._credentials.refused()
             answer = await self._read(path)
         return self._judge(path, answer)
+
+    async def upload(self, path: Path, *, content_type: str, filename: str, stall_s: float = PROGRESS_WITHIN_S) -> str:
+        """Make a Binary of what a file holds, and give its reference, `Binary/<id>` (FHIR R4 §2.44).
+
+        Memory does not depend on its size. A 401 is tried once more with a new token. Raises ServerRefused, LinkError,
+        AgentError when the file cannot be read, and what the credentials raise.
+        """
+        target = f"fhir/R4/Binary?_filename={quote(filename, safe='')}"
+        answer = await self._post_file(target, path, content_type, stall_s)
+        if answer.status == 401:
+            self._credentials.refused()
+            answer = await self._post_file(target, path, content_type, stall_s)
+        id_ = self._judge("fhir/R4/Binary", answer).get("id")
+        if not isinstance(id_, str) or not id_:
+            hint = "check the base URL, and that no login page or proxy answers in the server's place"
+            raise LinkError("fhir/R4/Binary: the answer names no Binary", hint=hint)
+        return f"Binary/{id_}"
+
+    async def _post_file(self, target: str, path: Path, content_type: str, stall_s: float) -> Answer:
+        headers = {
+            "Accept": "application/fhir+json, */*; q=0.1",
+            "Authorization": f"Bearer {await self._credentials.token()}",
+            "Content-Type": content_type,
+        }
+        return await self._http.send_file(target, path, headers=headers, stall_s=stall_s)
 
     async def _read(self, path: str) -> Answer:
         headers = {

@@ -2,7 +2,7 @@
 
 Secret: where TLS begins and ends on a connection, what first bytes prove, and in which protocol a refusal is said.
 Promise: bytes reach the framer decrypted, or not at all; another protocol is recognised by its first bytes and told so
-in its own words; each oddity of a connection is told once.
+in its own words; each oddity of a connection is told once. What the channel speaks is the business of its `Framing`.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from agent.net.framing import framing_of
 from agent.net.keepalive import Silence
 from agent.net.tlswire import TlsFailure, TlsWire, begins_tls
-from agent.protocol.forensics import FIRST_BYTES, Evidence, Oddity, examine, farewell, frame_oddity, shape
-from agent.protocol.mllp import HEAD_BYTES, BrokenFrame, Framer, PlainText
+from agent.protocol.forensics import FIRST_BYTES, Evidence, Oddity, shape
+from agent.protocol.mllp import HEAD_BYTES, BrokenFrame, PlainText
 
 if TYPE_CHECKING:
     from agent.net.inlet import Inlet
 
-_OTHER_PROTOCOLS: Final = (Oddity.HTTP, Oddity.TLS_ON_PLAIN)
-
 
 class Stranger(asyncio.Protocol, ABC):
-    """The side of a connection that is there before its first message. `remote`: ip:port; `peer`: its address alone.
+    """The side of a connection that is there before its first message. `remote` and `peer` as Inlet.ends has them.
     `unanswered`: frames taken whose answer is still owed. `gone`: nothing written will arrive. `frames`: messages that
     came; `bytes_in`: all that came, decrypted. `failure`: why there was no TLS, in a sentence.
     """
@@ -36,6 +35,7 @@ class Stranger(asyncio.Protocol, ABC):
         "_events",
         "_first",
         "_framer",
+        "_framing",
         "_inlet",
         "_looked",
         "_out",
@@ -44,6 +44,7 @@ class Stranger(asyncio.Protocol, ABC):
         "_transport",
         "_unsealed",
         "_wire",
+        "_wrap",
         "bytes_in",
         "failure",
         "frames",
@@ -59,7 +60,9 @@ class Stranger(asyncio.Protocol, ABC):
         self.unanswered = self.bytes_in = self.frames = 0
         self._inlet = inlet
         self._events = inlet.events  # whoever takes over the inlet takes over no connection with it
-        self._framer = Framer(inlet.line.max_message_bytes)
+        self._framing = framing_of(inlet.line, inlet.wire)
+        self._framer = self._framing.framer
+        self._wrap = self._framing.wrap
         self._out: list[bytes] = []
         self._transport: asyncio.Transport
         self._wire: TlsWire | None = None
@@ -106,7 +109,7 @@ class Stranger(asyncio.Protocol, ABC):
             bytes_in=self.bytes_in,
             frames=self.frames,
             skipped=framer.skipped,
-            open_bytes=framer.buffered,
+            open_bytes=framer.buffered if framer.begun else 0,
             open_head=framer.head(FIRST_BYTES),
             open_tail=framer.tail(2),
             age_s=self._silence.age_s(now),
@@ -116,7 +119,7 @@ class Stranger(asyncio.Protocol, ABC):
         )
 
     def _first_look(self, data: bytes) -> bytes:
-        """What of a read is for the framer: all, or what TLS gives; nothing if it is no MLLP, or of no interest."""
+        """What of a read is for the framer: all, or what TLS gives; nothing if its sender speaks something else."""
         if self._closing:
             return b""
         if self._wire is not None:
@@ -127,22 +130,32 @@ class Stranger(asyncio.Protocol, ABC):
             return b""
         if len(self._first) < FIRST_BYTES and not self.frames:
             self._first += data[: FIRST_BYTES - len(self._first)]
+        return self._listen(data) if self._framing.hears_all else data
+
+    def _listen(self, data: bytes) -> bytes:
+        """A read of a connection on which any bytes may be a message: who speaks has to be known before."""
+        if not self._looked:
+            self._recognise()
+        if self._closing:
+            return b""
+        if said := self._framing.at_once(data):
+            self._write(said if self._wire is None else self._seal(said))
         return data
 
     def _greet(self, frame: bytes) -> None:
-        """The first message is there: it speaks MLLP."""
+        """The first message is there: it speaks as it should."""
         self._looked = True
-        self._at_ease = self._wire is None and not self._closing
-        if (oddity := frame_oddity(frame)) is not None:
+        self._at_ease = self._wire is None and not self._closing and not self._framing.hears_all
+        if (oddity := self._framing.greets(frame)) is not None:
             self.odd(oddity)
 
     def _recognise(self) -> None:
         """Send other protocols away, in their own words, as soon as their first bytes prove them."""
         self._looked = len(self._first) >= FIRST_BYTES
-        verdict = examine(self.evidence(0.0, over=False))
-        if verdict in _OTHER_PROTOCOLS:
+        verdict = self._framing.examine(self.evidence(0.0, over=False))
+        if verdict in self._framing.others:
             self.odd(verdict)
-            self._send_away(farewell(verdict))
+            self._send_away(self._framing.farewell(verdict))
 
     def _unseal(self, data: bytes) -> bytes:
         """The plaintext of a read. The handshake has none, and what TLS itself has to say is said at once."""
@@ -190,17 +203,19 @@ class Stranger(asyncio.Protocol, ABC):
 
     def _meet_plain_text(self, data: bytes) -> None:
         """These are its first bytes on a port that takes TLS only."""
-        verdict = examine(self.evidence(0.0, over=False))
-        if verdict is None and len(self._first) < FIRST_BYTES and data[:1] != b"\x0b":
+        framing = self._framing
+        block = framing.can_refuse and data[:1] == b"\x0b"
+        verdict = framing.examine(self.evidence(0.0, over=False))
+        if framing.can_refuse and verdict is None and len(self._first) < FIRST_BYTES and not block:
             return  # too little to tell from the start of something else
         self._wire = None  # what is said from here on is plain text too
         verdict = Oddity.HTTP if verdict is Oddity.HTTP else Oddity.PLAIN_ON_TLS
         self.odd(verdict)
-        if verdict is Oddity.PLAIN_ON_TLS and data[:1] == b"\x0b":
+        if verdict is Oddity.PLAIN_ON_TLS and block:
             self._unsealed = True
             self._refuse_plain_text(self._framer.feed(data))
         else:
-            self._send_away(farewell(verdict))
+            self._send_away(framing.farewell(verdict))
 
     def _refuse_plain_text(self, frames: list[bytes] | None = None, *, hurry: bool = False) -> None:
         """Answer the plain message once its first segment is there, which the answer needs; `hurry`: at once."""
@@ -229,7 +244,8 @@ class Stranger(asyncio.Protocol, ABC):
             self._examine(time.monotonic(), over=True)
 
     def _examine(self, now: float, *, over: bool) -> None:
-        if (verdict := examine(self.evidence(now, over))) is not None:
+        verdict = self._framing.examine(self.evidence(now, over))
+        if verdict is not None and (self._inlet.visited or verdict is not Oddity.PROBE):
             self.odd(verdict)
 
     def _write(self, data: bytes) -> None:

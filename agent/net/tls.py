@@ -21,6 +21,8 @@ import truststore
 
 from agent.errors import ConfigError, Finding, Severity
 from agent.net.certificate import read_certificate
+from agent.settings.dpapi import DpapiRefusal
+from agent.settings.safekeeping import unwrapped
 from agent.spec import TlsSpec
 
 EXPIRING: Final = timedelta(days=30)
@@ -268,7 +270,10 @@ class _Files:
         password: str | None = None
         if spec.key_password_file is not None:
             kept = self.read("key_password_file", spec.key_password_file)
-            password = None if kept is None else kept.decode("utf-8", "surrogateescape").rstrip("\r\n")
+            try:
+                password = None if kept is None else unwrapped(kept).decode("utf-8", "surrogateescape").rstrip("\r\n")
+            except DpapiRefusal as refused:
+                self.refuse("key_password_file", str(refused), refused.hint)
         if self.problems:
             return
         asked = False
