@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final, assert_never
 
+from agent.flow.bodies import echo_of
 from agent.flow.replies import Replies
 from agent.flow.terms import Terms, forwards, is_positive, terms_of
 from agent.flow.verdict import Accepted, Refused
@@ -19,7 +20,7 @@ from agent.flow.voice import Voice, header_of
 from agent.protocol.charset import reads_by_bytes, write_exactly
 from agent.protocol.hl7 import Header, NotHl7, normalize, read_ack
 from agent.spec import AckMode, ChannelSpec
-from agent.store.row import AckState, Row
+from agent.store.row import AckState, Content, Row
 
 _PASSED_ON: Final = 4_096
 NO_ACK_OF_ITS_OWN: Final = "Accepted by the server without an acknowledgement of its own"
@@ -44,6 +45,9 @@ class Answers:
 
     def give(self, row: Row, verdict: Accepted | Refused) -> None:
         """Answer the sender of `row` as its channel's mode says; fills ack, ack_code and answer."""
+        if row.content is not Content.HL7:
+            self._echo(row, verdict)
+            return
         code, row.answer = self._words(row, verdict)
         if self._content_log is not None:
             self._content_log("message.answered", row.channel, row.remote, row.id, row.answer)
@@ -65,6 +69,26 @@ class Answers:
         else:
             row.lane.metrics.rejected += 1
 
+    def _echo(self, row: Row, verdict: Accepted | Refused) -> None:
+        """A sender that knows no acknowledgements gets the server's own words, or nothing."""
+        row.ack = AckState.NOT_OWED
+        try:
+            row.answer = echo_of(row, row.lane.spec, verdict.body or "") if isinstance(verdict, Accepted) else None
+        except ValueError:
+            row.ack = AckState.UNDELIVERED
+            row.reason = "the server's answer cannot be written in the bytes of this channel"
+        if row.answer is None:
+            self.replies.waive(row)
+            self.replies.no_later_word(row)
+            return
+        if self._content_log is not None:
+            self._content_log("message.answered", row.channel, row.remote, row.id, row.answer)
+        if self.replies.answer(row, row.answer) or self.replies.tell(row, row.answer):
+            row.ack = AckState.DELIVERED
+            row.lane.metrics.acknowledged += 1
+        else:
+            row.ack = AckState.UNDELIVERED
+
     def concern(self, message: bytes) -> bool:
         """Whether an ACK message of an enhanced sender acknowledges what we told it. Answering that would go on for
         ever; a commit acknowledgement is never acknowledged at all (HL7 v2.5.1 §2.9.3)."""
@@ -81,7 +105,8 @@ class Answers:
 
     def keep(self, row: Row, verdict: Accepted) -> None:
         """Have the answer ready for a sender that asks again; nobody waits for it now."""
-        _, row.answer = self._words(row, verdict)
+        if row.content is Content.HL7:
+            _, row.answer = self._words(row, verdict)
 
     def _words(self, row: Row, verdict: Accepted | Refused) -> tuple[str, bytes]:
         match verdict:

@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.flow.lanes import Lane
 from agent.flow.voice import header_of
-from agent.store.row import Row
+from agent.store.row import Content, Row
 from agent.store.spool import Spool
 from agent.store.sqlite import SpoolTrouble
 
@@ -115,6 +115,8 @@ class Backlog:
     def key_anew(self, lane: Lane, row: Row) -> None:
         """Give a row from the file the key that the channel's present parameters give it."""
         assert lane.spec is not None
+        if row.content is not Content.HL7:
+            return  # its key does not depend on parameters
         row.header = header_of(row, lane.spec.encoding)[0]
         if row.header is not None:
             row.order_key = lane.key_of(row.header, row.body, row.remote)

@@ -5,7 +5,8 @@ Promise: nothing is written to a socket before the disk knows that it will be; n
 server has said so; a channel whose server side is slow or sick delays no other.
 
 A row in memory is QUEUED (waits its turn, or sleeps until its next try), claimed (INFLIGHT on its way to the disk)
-or in flight (on the socket, in `_sent`). Losing the link makes in-flight rows ambiguous: `guaranteed` sends them
+or in flight (on the socket, in `_sent`). One whose object is not on the server yet is taken by the uploads first, and
+stays QUEUED meanwhile. Losing the link makes in-flight rows ambiguous: `guaranteed` sends them
 again, marked by a callback with `#attempt`; the other modes leave them to a person.
 """
 
@@ -19,20 +20,19 @@ from typing import Final, Protocol
 from agent.errors import Finding, PeerError
 from agent.flow.answers import Answers
 from agent.flow.backlog import PAGE_BYTES, WAITING_ROWS, Backlog
+from agent.flow.bodies import CONTENT_TYPES, HL7_V2, body_text
 from agent.flow.callbacks import Callbacks
 from agent.flow.lanes import Lane
 from agent.flow.outcomes import Outcomes
 from agent.flow.receipts import Receipts
-from agent.flow.verdict import Accepted, TryLater, judge
+from agent.flow.uploads import Uploads
+from agent.flow.verdict import Accepted, Refused, TryLater, judge
 from agent.metrics import ChannelMetrics
 from agent.protocol.envelope import TransmitRequest, TransmitResponse, encode
-from agent.protocol.hl7 import Header, with_sequence_number
-from agent.protocol.text import decode
-from agent.spec import ChannelSpec
-from agent.store.row import Row, State
+from agent.spec import ChannelSpec, Dicom
+from agent.store.row import Content, Row, State
 from agent.store.spool import Spool
 
-HL7_V2: Final = "x-application/hl7-v2+er7"
 _LANE_SHARE: Final = 2  # one channel may fill this fraction of the window, so that a stuck one leaves room
 _TICK_S: Final = 0.5
 _TOKEN_BYTES: Final = 2_048  # what a token may take as long as there was none yet
@@ -60,7 +60,10 @@ class Window:
 
 
 class Dispatcher:
-    """One per process; owns the lanes. Called on the loop by the spool, the uplink and the intake."""
+    """One per process; owns the lanes. Called on the loop by the spool, the uplink and the intake.
+
+    `uploads`: where objects go before their messages; None where no channel brings any.
+    """
 
     def __init__(
         self,
@@ -71,8 +74,10 @@ class Dispatcher:
         window: Window,
         now: Callable[[], float],
         now_ms: Callable[[], int],
+        uploads: Uploads | None = None,
     ) -> None:
         self.lanes: dict[str, Lane] = {}
+        self.uploads = uploads
         self._answers = answers
         self._token = token
         self._agent_id = agent_id
@@ -134,7 +139,7 @@ class Dispatcher:
         self._rows[row.id] = row
         lane.enter(row)
         lane.last_id = row.id
-        if lane.may_go_at_once(row) and self._may_send(lane):
+        if row.content is not Content.DICOM and lane.may_go_at_once(row) and self._may_send(lane):
             self._claim(lane, row)
         else:
             row.text = None
@@ -209,7 +214,12 @@ class Dispatcher:
             for lane in hungry:
                 if self._may_send(lane) and (row := lane.next(now)) is not None:
                     left.append(lane)
-                    if self._drained is None or self._answers.replies.owes(row):
+                    if self._drained is not None and not self._answers.replies.owes(row):
+                        continue
+                    if self.uploads is not None and self.uploads.lacks(row):
+                        lane.take(row)
+                        self.uploads.begin(row, self._uploaded)
+                    else:
                         self._claim(lane, row)
                         self._spool.claim(row)
             hungry = left
@@ -220,6 +230,8 @@ class Dispatcher:
     def _may_send(self, lane: Lane) -> bool:
         """A channel with nothing on its way always may: no other, however stuck, can keep the window from it."""
         if not self._link.writable or self._spool.stuck:
+            return False
+        if self.uploads is not None and self.uploads.full and lane.spec and isinstance(lane.spec.wire, Dicom):
             return False
         window = self._window
         taken = lane.metrics.pending
@@ -241,6 +253,17 @@ class Dispatcher:
         row.lane.release(row)
         self._busy_rows -= 1
         self._busy_bytes -= row.size
+
+    def _uploaded(self, row: Row, trouble: Refused | TryLater | None) -> None:
+        """The object of `row` is on the server, and the row may go; or why it is not."""
+        row.lane.forgo()
+        row.lane.release(row)
+        if trouble is None:
+            row.lane.back(row)
+        else:
+            row.attempts += 1
+            self._outcomes.conclude(row, trouble)
+        self.pump()
 
     def _unclaim(self, row: Row) -> None:
         """Nothing was written: as if it had never been tried."""
@@ -267,7 +290,8 @@ class Dispatcher:
                 text = self._wire_text(row)
                 if text is None:
                     continue
-            frames.append(encode(TransmitRequest(token, row.channel, row.remote, HL7_V2, text, name(row))))
+            content_type = HL7_V2 if row.content is Content.HL7 else CONTENT_TYPES[row.content]
+            frames.append(encode(TransmitRequest(token, row.channel, row.remote, content_type, text, name(row))))
             row.text = None
             row.sent_at = now
             sent[row.id] = row
@@ -278,17 +302,13 @@ class Dispatcher:
     def _wire_text(self, row: Row) -> str | None:
         """The body as the server gets it; None if the channel's encoding has changed since and cannot read it."""
         spec: ChannelSpec | None = row.lane.spec
+        reference = self.uploads.reference(row) if self.uploads is not None and row.content is Content.DICOM else None
         try:
-            header = row.header or Header.of(row.body)
-            encoding, fallback = (spec.encoding, spec.fallback_charset) if spec is not None else (None, None)
-            text = row.text or decode(row.body, header, encoding, fallback).text
-            if row.seq is not None:
-                text = with_sequence_number(text.encode(), row.seq).decode()
+            return body_text(row, spec, reference)
         except PeerError:
             self._release(row)
             self._outcomes.hold(row, "the channel's encoding cannot read this message any more")
             return None
-        return text
 
     # ---- answers
 
@@ -307,6 +327,8 @@ class Dispatcher:
             if row.state is State.INFLIGHT:
                 self._release(row)
             self._outcomes.conclude(row, verdict)
+            if row.content is Content.DICOM and row.state is State.PROCESSED and self.uploads is not None:
+                self.uploads.settled(row)
         self.pump()
 
     def _learn(self, frame: TransmitResponse, verdict: Accepted) -> None:

@@ -9,69 +9,37 @@ reason and a reference, and was not stored. What is taken of a batch is stored i
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
-
 from agent.errors import AgentError, PeerError
-from agent.flow.answers import Answers, ContentLog, stored_terms
+from agent.flow.answers import stored_terms
 from agent.flow.batches import BatchAnswer
 from agent.flow.commitblocks import COMMITTED, NOT_COMMITTED, CommitBlocks
-from agent.flow.dispatcher import Dispatcher
 from agent.flow.lanes import Lane
+from agent.flow.reception import Means, Reception
 from agent.flow.replies import Sender
 from agent.flow.terms import forwards, is_positive, terms_of
 from agent.flow.voice import header_of
 from agent.protocol.batch import BadBatch, EmptyBatch, is_batch, split
 from agent.protocol.charset import UnknownCharset, codec_of, reads_by_bytes
-from agent.protocol.envelope import TransmitRequest, encode
 from agent.protocol.forensics import frame_oddity
 from agent.protocol.hl7 import Header, NotHl7, read_ack
 from agent.protocol.mllp import BrokenFrame
 from agent.protocol.text import InvalidBytes, decode, legible, without_mark
 from agent.spec import AckMode, BatchAck, ChannelSpec, DuplicateBehavior
 from agent.store.row import Repeat, Row, State
-from agent.store.spool import Spool
-
-_ESCAPED_GROWTH: Final = 6  # JSON writes a control character as \\u00XX
-_FRAME_OVERHEAD: Final = 512  # everything in a frame but token and body
 
 
-@dataclass(slots=True)
-class Limits:
-    """`frame_bytes`: the largest frame that the server takes."""
+class Intake(Reception):
+    """The door of an HL7 channel. `receive` takes the frames of one socket read."""
 
-    frame_bytes: int = 1_048_576
-
-
-class Intake:
-    """The door of one channel. `receive` takes the frames of one socket read."""
-
-    def __init__(
-        self,
-        lane: Lane,
-        *,
-        spool: Spool,
-        dispatcher: Dispatcher,
-        answers: Answers,
-        limits: Limits,
-        now_ms: Callable[[], int],
-        on_refusal: Callable[[str, str, str], None],
-        content_log: ContentLog | None = None,
-    ) -> None:
-        self._lane = lane
-        self._spool = spool
-        self._dispatcher = dispatcher
-        self._answers = answers
-        self._replies = answers.replies
-        self._voice = answers.voice
-        self._limits = limits
-        self._now_ms = now_ms
-        self._on_refusal = on_refusal
-        self._content_log = content_log
+    def __init__(self, lane: Lane, means: Means) -> None:
+        super().__init__(lane, means)
+        self._voice = self._answers.voice
         self._commit_blocks = CommitBlocks()
-        self._references = itertools.count(now_ms())  # never the same twice, not even after a restart
+
+    @property
+    def at_commit(self) -> bool:
+        spec = self._lane.spec
+        return spec is not None and (spec.ack_mode is not AckMode.ORIGINAL or spec.mllp_release == 2)
 
     def receive(self, sender: Sender, frames: list[bytes]) -> None:
         """Each frame: stored (the answer follows), answered again, or refused."""
@@ -179,12 +147,7 @@ class Intake:
                     return
                 else:
                     repeat = Repeat.RETRIED
-        frame_bytes = self._limits.frame_bytes
-        if len(body) * _ESCAPED_GROWTH > frame_bytes and self._too_large(text):
-            too_large = PeerError(
-                f"a message of {len(body)} bytes is more than the server takes in one frame ({frame_bytes} bytes)",
-                hint="raise the server's limit and server.max_frame_bytes",
-            )
+        if (too_large := self._too_large(len(body), text)) is not None:
             self._refuse(sender, header, too_large, "R", "too-large-for-server")
             return
         row = Row(
@@ -204,10 +167,7 @@ class Intake:
         self._replies.owe(row, sender, spec.ack_timeout_s)
         if spec.mllp_release == 2:
             self._commit_blocks.owe(row, sender)
-        self._dispatcher.arrive(lane, row)
-        spool.put(row)
-        if self._content_log is not None:
-            self._content_log("message.received", row.channel, row.remote, row.id, body)
+        self._store(row)
 
     def _again(self, sender: Sender, known: Row, spec: ChannelSpec, header: Header) -> bool:
         """The same bytes once more. True if they are answered from what we know; False if they deserve a new try."""
@@ -290,6 +250,9 @@ class Intake:
             return None
         return self._voice.say(header, code, f"not stored yet: the disk is slow (ref {row.id})", codec)
 
+    def mended(self) -> None:
+        """Nothing waits here: what could not be stored was refused."""
+
     def _commit_ack(self, row: Row, code: str, spec: ChannelSpec) -> bytes:
         header, codec = header_of(row, spec.encoding)
         return self._voice.say(header, code, "Commit Accept" if code == "CA" else "OK", codec)
@@ -312,28 +275,19 @@ class Intake:
             return ""
         return terms_of(spec, header).refused(letter)
 
-    def _reference(self) -> str:
-        return f"n{next(self._references)}"
-
     def _refuse(self, sender: Sender, header: Header | None, error: AgentError, letter: str, kind: str) -> None:
-        metrics = self._lane.metrics
         reference = self._reference()
         spec = self._lane.spec
         code = self._negative(header, letter)
         if code:
             text = f"{error}; {error.hint} (ref {reference})" if error.hint else f"{error} (ref {reference})"
             sender.reply(self._voice.say(header, code, text, self._spoken(header)))
-            metrics.rejected += 1
+            self._lane.metrics.rejected += 1
         else:
             if spec is not None and spec.mllp_release == 2:
                 sender.tell(NOT_COMMITTED)
             sender.waive()
-        metrics.refuse(kind)
-        self._on_refusal(self._lane.name, reference, error.loggable if isinstance(error, PeerError) else str(error))
-
-    def _too_large(self, text: str) -> bool:
-        frame = encode(TransmitRequest("", self._lane.name, "", "", text, ""))
-        return len(frame) + self._dispatcher.token_bytes + _FRAME_OVERHEAD > self._limits.frame_bytes
+        self._note_refusal(kind, error, reference)
 
 
 def _was_positive(row: Row) -> bool:

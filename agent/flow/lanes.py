@@ -18,7 +18,7 @@ from agent.metrics import ChannelMetrics
 from agent.protocol.hl7 import Header, NotHl7, is_link_or_merge
 from agent.protocol.text import legible
 from agent.spec import AckMode, ChannelSpec
-from agent.store.row import Row
+from agent.store.row import Content, Row
 
 _NEVER: Final = math.inf
 
@@ -144,7 +144,7 @@ class Lane:
     def is_barrier(self, row: Row) -> bool:
         """Whether the row ties keys together, so that none of them may overtake it."""
         spec = self.spec
-        if spec is None or spec.order_key is None:
+        if spec is None or spec.order_key is None or row.content is not Content.HL7:
             return False
         try:
             return is_link_or_merge(row.header or Header.of(row.body))
@@ -209,6 +209,10 @@ class Lane:
         spec = self.spec
         if spec is not None and spec.messages_per_min is not None:
             self.next_at = now + 60.0 / spec.messages_per_min
+
+    def forgo(self) -> None:
+        """A row that was taken does not go now: no gap begins."""
+        self.next_at = 0.0
 
     def release(self, row: Row) -> None:
         """`row` is no longer on its way."""

@@ -23,17 +23,17 @@ from typing import Final, assert_never
 
 from agent.errors import ConfigError, Finding
 from agent.failures import Failure, Kind
-from agent.flow.letters import Answered, Letter, NotSent, Outcome, Unanswered
+from agent.flow.letters import TAKEN, Answered, Letter, NotSent, Outcome, Unanswered
 from agent.flow.policy import attempt_limit, backoff_s
 from agent.flow.remotequeue import PAGE_BYTES, PAGE_ROWS, Parcel, RemoteQueue
 from agent.flow.remotes import Remote, Remotes
-from agent.spec import RetryMode
-from agent.store.row import AckState, Direction, Row, State
+from agent.spec import Astm, RetryMode
+from agent.store.row import AckState, Content, Direction, Row, State
 from agent.store.spool import Spool, SpoolEvents
 from agent.store.sqlite import SpoolTrouble
 
 RETRY_S: Final = 10.0  # when the disk, or an address that cannot be used, is looked at again
-_ACCEPTED: Final = ("AA", "CA")
+_ACCEPTED: Final = ("AA", "CA", TAKEN)
 
 
 class Outbox:
@@ -99,6 +99,7 @@ class Outbox:
             message.content,
             direction=Direction.OUT,
             callback=parcel.callback,
+            content=Content.ASTM if isinstance(spec.wire, Astm) else Content.HL7,
         )
         lane.parcels[row.id] = parcel
         if lane.full:
@@ -318,7 +319,7 @@ class Outbox:
                 row.ack_code = "CE"
                 self._try_later(lane, row, remote, outcome, "the remote could not commit the message (CE)")
             case Answered(ack=ack, code=code):
-                row.answer, row.ack_code = ack, code
+                row.answer, row.ack_code = ack or None, code
                 row.reason = "" if code in _ACCEPTED else f"the remote refused the message ({code})"
                 self._finish(lane, row, outcome, State.PROCESSED if code in _ACCEPTED else State.REJECTED)
             case NotSent(failure=failure) if failure.kind is Kind.STOPPING:

@@ -1,6 +1,7 @@
 """Carry what the server pushes to remotes, and answer each push.
 
-Secret: how a request becomes a message in the remote's character set, and an outcome the words that the server hears.
+Secret: how a request becomes a message in the remote's character set, be it HL7 v2 or the records of an analyser, and
+an outcome the words that the server hears.
 Promise: every push is answered exactly once, with the remote's acknowledgement or with a reason. A remote that is slow,
 silent or away delays no other. What waits is bounded: by number for each remote, by bytes for all together, of which no
 remote has more than half; a push beyond that hears so at once.
@@ -12,26 +13,30 @@ durable and goes by way of the outbox.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 from agent.errors import ConfigError, PeerError
 from agent.failures import Failure, Kind
-from agent.flow.letters import Answered, Letter, NotSent, Outcome
+from agent.flow.bodies import HL7_V2
+from agent.flow.letters import TAKEN, Answered, Letter, NotSent, Outcome
 from agent.flow.outbox import Outbox
 from agent.flow.remotequeue import Message, Parcel
 from agent.flow.remotes import Remote, Remotes
+from agent.protocol import astm
 from agent.protocol.charset import codec_of, name_of, read, write_exactly
 from agent.protocol.envelope import Push, PushResponse
 from agent.protocol.hl7 import Header, NotHl7, normalize
 from agent.protocol.text import legible
-from agent.spec import RemoteSpec, ReturnAck
+from agent.spec import Astm, Mllp, RemoteSpec, ReturnAck
 
-HL7_V2: Final = "x-application/hl7-v2+er7"
 TEXT: Final = "text/plain"
 ACCEPTED: Final = 202  # RFC 9110 §15.3.3: taken, and not done yet
+TAKEN_IN_WORDS: Final = "the analyser has acknowledged every frame of the message"
+_BREAKS: Final = re.compile(r"[\r\n]+")
 
 ContentLog = Callable[[str, str, str, int, bytes], None]
 Respond = Callable[[PushResponse], object]
@@ -143,7 +148,20 @@ class Pusher:
 
 
 def message_of(body: str, spec: RemoteSpec) -> Message:
-    """The message as it goes to the remote. Raises CannotPush, UnknownCharset."""
+    """The message as it goes to the remote: HL7 v2, or records (E1394) for an analyser, each with its CR.
+
+    Raises CannotPush, UnknownCharset.
+    """
+    match spec.wire:
+        case Mllp():
+            return _hl7_of(body, spec)
+        case Astm(codec=codec):
+            return _records_of(body, codec)
+        case _ as never:
+            assert_never(never)
+
+
+def _hl7_of(body: str, spec: RemoteSpec) -> Message:
     try:
         header = Header.of(body.encode("utf-8", "surrogatepass"))
     except NotHl7 as error:
@@ -171,6 +189,33 @@ def _unwritable(text: str, codec: str) -> CannotPush:
     )
 
 
+def _records_of(body: str, codec: str) -> Message:
+    if not astm.is_records(body):
+        raise CannotPush(
+            "the body cannot be pushed to an analyser: it does not begin with a header record (H and its delimiters)",
+            hint="push the records of one message as text, each on a line of its own",
+        )
+    try:
+        content = astm.normalized(body, codec)
+    except UnicodeEncodeError as error:
+        place = _place_of(body, error.start)
+        raise CannotPush(
+            f"{place} does not exist in {name_of(codec)}",
+            hint="set encoding on the remote's address to what the analyser reads",
+        ) from None
+    if not astm.is_sendable(content):
+        raise CannotPush(
+            "the message holds a control character that ASTM E1381 does not allow in one (§6.6)",
+            hint="leave out all but printable characters, tabs and the ends of records",
+        )
+    return Message(content, b"", b"")
+
+
+def _place_of(body: str, at: int) -> str:
+    record = sum(map(bool, _BREAKS.split(body[: at + 1])))
+    return f"character {at + 1} of the message (U+{ord(body[at]):04X}, in record {record})"
+
+
 def _writes(character: str, codec: str) -> bool:
     try:
         write_exactly(character, codec)
@@ -182,6 +227,8 @@ def _writes(character: str, codec: str) -> bool:
 def words_of(outcome: Outcome, encoding: str | None) -> tuple[int, str, str]:
     """Status, content type and body of the server's answer."""
     if isinstance(outcome, Answered):
+        if outcome.code == TAKEN:
+            return 200, TEXT, TAKEN_IN_WORDS
         return 200, HL7_V2, text_of(outcome.ack, encoding)
     return 400, TEXT, str(outcome.failure)
 

@@ -24,7 +24,8 @@ PAGE_BYTES: Final = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One HL7 message in the character set of its remote. `message_type`: MSH-9."""
+    """One message in the character set of its remote. `control_id` and `message_type`: MSH-10 and MSH-9 of an HL7
+    message; an analyser's has none."""
 
     content: bytes
     control_id: bytes

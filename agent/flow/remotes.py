@@ -15,10 +15,11 @@ from typing import Final
 
 from agent.errors import ConfigError, Finding, Severity
 from agent.failures import Failure, Kind
-from agent.flow.letters import Answered, Dial, Outcome
+from agent.flow.analysers import AnalyserPool
+from agent.flow.letters import Answered, Call, Dial, Outcome, Serving
 from agent.flow.pool import Pool
 from agent.metrics import RemoteMetrics
-from agent.spec import RemoteSpec
+from agent.spec import Astm, RemoteSpec
 
 SPELLINGS: Final = 2_000  # texts that are remembered, so that an address is read once and not for each message
 AT_MOST: Final = 1_000  # remotes; beyond it the one that was idle for longest is forgotten
@@ -35,7 +36,7 @@ Read = Callable[[str], tuple[RemoteSpec, tuple[Finding, ...]]]
 class Remote:
     """One remote at work. `failure`: what went wrong last, while nothing has gone well since."""
 
-    pool: Pool
+    pool: Pool | AnalyserPool
     findings: tuple[Finding, ...] = ()
     used_at: float = 0.0
     taken_bytes: int = 0  # of messages that wait or are unanswered
@@ -53,13 +54,16 @@ class Remote:
 
 
 class Remotes:
-    """`on_health(spec, failure)` hears when a remote begins to fail, and (None) when it answers again."""
+    """`on_health(spec, failure)` hears when a remote begins to fail, and (None) when it answers again. `call` and
+    `serving`: how analysers are reached, `dial`: all others."""
 
     def __init__(
         self,
         read: Read,
         *,
         dial: Dial,
+        call: Call,
+        serving: Serving,
         waiting_limit: Callable[[], int],
         on_health: Callable[[RemoteSpec, Failure | None], None],
         now: Callable[[], float],
@@ -68,6 +72,8 @@ class Remotes:
         self.kept: Callable[[str], bool] = lambda url: False  # whether somebody still needs a remote that is idle
         self._read = read
         self._dial = dial
+        self._call = call
+        self._serving = serving
         self._waiting_limit = waiting_limit
         self._on_health = on_health
         self._now = now
@@ -123,6 +129,8 @@ class Remotes:
         for remote in self.by_url.values():
             yield from remote.findings
             yield from remote.refused
+            if isinstance(remote.pool, AnalyserPool):
+                yield from remote.pool.findings()
             failure = remote.failure
             if failure is not None and now - remote.failed_at < RECENT_S:
                 where = remote.spec.where
@@ -149,11 +157,17 @@ class Remotes:
     def _add(self, spec: RemoteSpec) -> Remote:
         if len(self.by_url) >= AT_MOST:
             self._forget_one()
-        pool = Pool(spec, dial=self._dial, metrics=RemoteMetrics(), waiting_limit=self._waiting_limit())
+        pool = self._pool(spec)
         if self._stopping:
             pool.stop()
         remote = self.by_url[spec.url] = Remote(pool)
         return remote
+
+    def _pool(self, spec: RemoteSpec) -> Pool | AnalyserPool:
+        metrics, limit = RemoteMetrics(), self._waiting_limit()
+        if isinstance(spec.wire, Astm):
+            return AnalyserPool(spec, serving=self._serving, call=self._call, metrics=metrics, waiting_limit=limit)
+        return Pool(spec, dial=self._dial, metrics=metrics, waiting_limit=limit)
 
     def _forget_one(self) -> None:
         idle = [(remote.used_at, url) for url, remote in self.by_url.items() if remote.pool.idle and not self.kept(url)]

@@ -143,6 +143,16 @@ class Replies:
                 if not sender.gone:
                     sender.waive()
 
+    def cut(self, row: Row) -> None:
+        """Nobody who waits for `row` has a word for its loss: their connections end."""
+        entry = self._by_row.pop(row.id, None)
+        if entry is not None:
+            for book, serial in (entry,) if isinstance(entry, tuple) else entry:
+                sender = book.pop(serial)[1]
+                if not sender.gone:
+                    sender.waive()
+                    sender.close_after_reply()
+
     def owes(self, row: Row) -> bool:
         """Whether anybody waits for the answer to `row`."""
         return row.id in self._by_row

@@ -11,16 +11,22 @@ from typing import Any
 import apsw
 
 from agent.flow.answers import Answers
+from agent.flow.astmintake import AstmIntake
+from agent.flow.byteintake import ByteIntake
 from agent.flow.dispatcher import Dispatcher, Window
-from agent.flow.intake import Intake, Limits
+from agent.flow.intake import Intake
 from agent.flow.lanes import Lane
+from agent.flow.objectintake import ObjectIntake
+from agent.flow.reception import Limits, Means, Reception
 from agent.flow.replies import Replies
 from agent.flow.voice import Voice
 from agent.metrics import ChannelMetrics
 from agent.protocol.envelope import TransmitRequest, TransmitResponse, decode_from_agent
 from agent.protocol.forensics import Oddity
 from agent.protocol.hl7 import Acknowledgement, Header, build_ack, read_ack
-from agent.spec import ChannelSpec
+from agent.spec import Astm, ByteStream, ChannelSpec, Dicom
+from agent.store.drafts import Drafts
+from agent.store.objects import Objects
 from agent.store.row import Row
 from agent.store.spool import Spool, SpoolEvents
 from agent.store.sqlite import SpoolTrouble
@@ -161,6 +167,7 @@ class Device:
 
     def close_after_reply(self) -> None:
         self.closing = True
+        self._bell.ring()
 
     @property
     def acks(self) -> list[Acknowledgement]:
@@ -193,8 +200,10 @@ class Desk:
             now_ms=self.clock.now_ms,
         )
         self.server.dispatcher = self.dispatcher
-        self.intakes: dict[str, Intake] = {}
+        self.intakes: dict[str, Reception] = {}
         self.path = spool_path
+        self.drafts = Drafts(spool_path.parent / "drafts")
+        self.objects: Objects | None = None
         self.spool: Spool
 
     @property
@@ -229,8 +238,7 @@ class Desk:
         known = self.dispatcher.lanes.get(spec.name)
         lane = self.dispatcher.configure(spec.name, spec, known.metrics if known is not None else ChannelMetrics())
         if spec.name not in self.intakes:
-            self.intakes[spec.name] = Intake(
-                lane,
+            means = Means(
                 spool=self.spool,
                 dispatcher=self.dispatcher,
                 answers=self.answers,
@@ -238,7 +246,20 @@ class Desk:
                 now_ms=self.clock.now_ms,
                 on_refusal=lambda *refusal: self.refusals.append(refusal),
             )
+            self.intakes[spec.name] = self._reception(lane, spec, means)
         return lane
+
+    def _reception(self, lane: Lane, spec: ChannelSpec, means: Means) -> Reception:
+        match spec.wire:
+            case ByteStream():
+                return ByteIntake(lane, means)
+            case Astm():
+                return AstmIntake(lane, means, self.drafts)
+            case Dicom():
+                assert self.objects is not None
+                return ObjectIntake(lane, means, self.objects)
+            case _:
+                return Intake(lane, means)
 
     def device(self, remote: str = "10.0.0.1:40001", channel: str = "adt") -> Device:
         """A device that has just connected."""
@@ -286,6 +307,7 @@ async def at_the_desk(
     async with Spool.open(path, desk.events, min_free_bytes=0, vfs=vfs) as desk.spool:
         desk.dispatcher.connect(desk.spool, desk.server)
         yield desk
+        await desk.drafts.close()
 
 
 class SickDisk(apsw.VFS):

@@ -1,10 +1,19 @@
-"""A connection to a remote that opens and never answers."""
+"""Remotes at which nothing happens: a connection that opens and never answers, and analysers that nobody asks for."""
 
 from __future__ import annotations
 
 import asyncio
 
-from agent.flow.letters import LineEvents
+from agent.flow.letters import AstmCall, AstmCallEvents, LineEvents, Served
+from agent.spec import RemoteSpec
+
+
+def no_call(spec: RemoteSpec, events: AstmCallEvents) -> AstmCall:
+    raise AssertionError("an analyser was called")
+
+
+def no_channel(spec: RemoteSpec) -> Served | None:
+    return None
 
 
 class MutedLine:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flow_remotes import no_call, no_channel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,6 +121,8 @@ class Desk:
         self.remotes = Remotes(
             self._read,
             dial=lab.dial,
+            call=no_call,
+            serving=no_channel,
             waiting_limit=lambda: 1_000,
             on_health=lambda _, failure: self.health.append(failure),
             now=time.monotonic,

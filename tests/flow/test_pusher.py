@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from agent.errors import PeerError
 from agent.failures import Failure, Kind
-from agent.flow.letters import Answered, NotSent, Unanswered
-from agent.flow.pusher import HL7_V2, TEXT, message_of, response_to, words_of
+from agent.flow.letters import TAKEN, Answered, NotSent, Unanswered
+from agent.flow.pusher import HL7_V2, TAKEN_IN_WORDS, TEXT, message_of, response_to, words_of
+from agent.flow.remotequeue import Message
 from agent.protocol.hl7 import Header, normalize
-from agent.spec import RemoteSpec
+from agent.spec import Astm, RemoteSpec
 
 MESSAGE = "MSH|^~\\&|ADT|W7|LAB|H|20260131030000||ADT^A01|P-1|P|2.5.1\rPID|1||4711||Müller^Zoë\r"
 
@@ -111,3 +112,56 @@ def test_a_durable_message_is_answered_under_the_name_and_callback_that_the_serv
     response = response_to("mllp://LAB:2575", "cb-1", Answered(b"MSH|^~\\&|LAB\rMSA|AA|P-1", "AA"), None)
     assert (response.remote, response.callback, response.status_code) == ("mllp://LAB:2575", "cb-1", 200)
     assert response_to("mllp://lab", "", Answered(b"MSH|^~\\&|LAB\rMSA|AA|P-1", "AA"), None).callback is None
+
+
+# ---- analysers
+
+RECORDS = "H|\\^&|||LIS\rP|1||4711||Müller^Zoë\rL|1|N\r"
+
+
+def analyser(**more: object) -> RemoteSpec:
+    return RemoteSpec("astm://sysmex:4000", "sysmex", 4000, wire=Astm(**more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ends", ["\r", "\n", "\r\n", "\r\n\r\n"])
+def test_records_travel_with_carriage_returns_however_their_lines_ended(ends: str) -> None:
+    assert message_of(RECORDS.replace("\r", ends), analyser()) == Message(RECORDS.encode("latin-1"), b"", b"")
+    assert message_of(RECORDS.rstrip("\r"), analyser(codec="utf-8")).content == RECORDS.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "does not begin with a header record"),
+        ("P|1", "does not begin with a header record"),
+        (MESSAGE, "does not begin with a header record"),
+        (RECORDS.replace("4711", "47\x0211"), "a control character that ASTM E1381 does not allow"),
+        (RECORDS.replace("P|", "\u0416|"), "character 13 of the message (U+0416, in record 2)"),
+        (RECORDS.replace("Zoë", "Zoë\ud800"), "character 34 of the message (U+D800, in record 2)"),
+        (
+            RECORDS.replace("Zoë", "Жанна"),
+            "character 31 of the message (U+0416, in record 2) does not exist in LATIN-1",
+        ),
+    ],
+)
+def test_what_no_analyser_can_take_is_refused_with_the_reason(text: str, says: str) -> None:
+    with pytest.raises(PeerError) as caught:
+        message_of(text, analyser())
+    assert says in str(caught.value)
+    assert "Müller" not in str(caught.value)
+
+
+@given(st.text(max_size=200))
+def test_any_body_becomes_records_or_a_refusal(text: str) -> None:
+    for body in (text, RECORDS + text):
+        try:
+            message = message_of(body, analyser())
+        except PeerError:
+            continue
+        assert message.content.endswith(b"\r")
+        assert b"\n" not in message.content
+        assert b"\r\r" not in message.content
+
+
+def test_an_analyser_that_has_it_is_told_of_in_words() -> None:
+    assert words_of(Answered(b"", TAKEN), None) == (200, TEXT, TAKEN_IN_WORDS)

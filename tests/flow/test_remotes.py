@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from flow_remotes import MutedLine
+from analyser_far_ends import CALLED, Analyser
+from flow_remotes import MutedLine, no_call, no_channel
 
 from agent.errors import ConfigError, Finding, Severity
 from agent.failures import Failure, Kind
-from agent.flow.letters import Answered, Line, LineEvents, NotSent, Unanswered
+from agent.flow.letters import Answered, Letter, Line, LineEvents, NotSent, Unanswered
 from agent.flow.outbox import Outbox
 from agent.flow.pusher import Pusher, PushLimits
 from agent.flow.remotes import RECENT_S, Remotes
@@ -33,6 +34,8 @@ class Site:
         self.remotes = Remotes(
             self._read,
             dial=self._dial,
+            call=no_call,
+            serving=no_channel,
             waiting_limit=lambda: 100,
             on_health=lambda _, failure: self.health.append(failure.kind if failure else None),
             now=lambda: self.now,
@@ -102,6 +105,26 @@ async def test_a_failure_is_a_finding_until_the_remote_answers_or_it_is_history(
     )  # fmt: skip
     site.now = RECENT_S + 1
     assert list(site.remotes.findings()) == []
+
+
+async def test_an_analyser_has_a_pool_of_its_kind_and_tells_what_a_person_should_know() -> None:
+    analyser = Analyser()
+    remotes = Remotes(
+        lambda text: (CALLED, ()),
+        dial=lambda spec, events: pytest.fail("an analyser was taken for a remote that speaks HL7"),
+        call=analyser.call,
+        serving=analyser.serving,
+        waiting_limit=lambda: 100,
+        on_health=lambda spec, failure: None,
+        now=lambda: 0.0,
+    )
+    remote = remotes.find(CALLED.url)
+    remote.pool.push(Letter(b"H|", b"", None, lambda outcome: None))
+    await asyncio.sleep(0)
+    (call,) = analyser.calls
+    call.rings()
+    assert [finding.code for finding in remotes.findings()] == ["remote.analyser-sends"]
+    remotes.abort()
 
 
 @contextmanager
