@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from agent import paths as places
 from agent.errors import ConfigError, Finding, Severity
 from agent.paths import Paths
-from agent.settings.files import read_secret
-from agent.settings.keys import BY_NAME, KEYS, keys_of_table
+from agent.settings.keys import KEYS, keys_of_table
+from agent.settings.safekeeping import read_secret
 from agent.settings.sections import (
     ChannelDefaults,
     DiagnosticsSettings,
@@ -51,6 +51,7 @@ __all__ = [
     "read",
 ]
 
+_UNREAD = {"settings.unreadable", "settings.not-utf8", "settings.not-toml"}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -180,7 +181,8 @@ def read(argv_values: Mapping[str, object], environ: Mapping[str, str], cwd: Pat
             given_names.add(key.name)
             values[key.name], sources[key.name] = _parsed(key, given, findings), given.source
     if missing := [key for key in KEYS if key.required and key.name not in given_names]:
-        findings.append(_missing(missing, config_dir))
+        unread = any(finding.code in _UNREAD for finding in findings)
+        findings.append(_missing(missing, config_dir, unread=unread))
     for key in (key for table in gathered.tables for key in keys_of_table(table)):
         given = _strongest(key, gathered.layers, findings)
         if given is not None and (value := _parsed(key, given, findings)) is not None:
@@ -204,9 +206,9 @@ def _strongest(key: Key, layers: tuple[Layer, ...], findings: list[Finding]) -> 
     for layer in layers:
         if (given := layer.get(key.name)) is not None:
             return given
-        if key.name == "server.client_secret" and (file := layer.get("server.client_secret_file")) is not None:
+        if key.secret and (file := layer.get(f"{key.name}_file")) is not None:
             path = file.base / str(file.value)
-            content = read_secret(path, findings)
+            content = read_secret(path, findings, key.holds)
             return Given(content, f"{path}, named by {file.source}", path.parent)
     return None
 
@@ -218,18 +220,20 @@ def _parsed(key: Key, given: Given, findings: list[Finding]) -> object:
         return key.parse(given.value, given.base)
     except Unfit as unfit:
         text = "the secret cannot be used" if key.name == "server.client_secret" else str(unfit)
-        findings.append(
-            Finding("settings.bad-value", Severity.ERROR, text, unfit.remedy, f"{key.name} ({given.source})")
-        )
+        where, remedy = f"{key.name} ({given.source})", unfit.remedy
+        severity = Severity.ERROR
+        if given.lenient and not key.required:
+            severity, remedy = Severity.WARNING, f"{remedy}; until then the default holds"
+        findings.append(Finding("settings.bad-value", severity, text, remedy, where))
         return key.default
 
 
-def _missing(keys: list[Key], config_dir: Path) -> Finding:
+def _missing(keys: list[Key], config_dir: Path, *, unread: bool) -> Finding:
     variables = ", ".join(key.env_names[-1] for key in keys)
     return Finding(
         "settings.missing",
         Severity.ERROR,
-        "not given anywhere",
+        "not given anywhere that could be read" if unread else "not given anywhere",
         "give them as arguments (agent run BASE_URL CLIENT_ID CLIENT_SECRET AGENT_ID), "
         f"in the environment ({variables}), in {config_dir / CONFIG_FILE} (see config.example.toml), "
         f"or in {PROPERTIES_FILE} beside it or in the working directory",
@@ -257,9 +261,9 @@ def _advice(values: Mapping[str, object], sources: Mapping[str, str]) -> list[Fi
         findings.append(
             Finding(
                 "settings.secret-in-arguments",
-                Severity.INFO,
+                Severity.WARNING,
                 "every user of this host can see the secret in the process list",
-                f"use {BY_NAME['server.client_secret_file'].name} or the environment",
+                "keep it with `agent config set-secret`, and leave it out of the arguments",
                 "server.client_secret",
             )
         )

@@ -15,7 +15,16 @@ _HEAD = """\
 # where that is) and fill in the four values of [server]. What is commented out shows the default.
 #
 # Stronger than this file are arguments, then environment variables (named with each key), then --config FILE.
-# `agent config check` says whether everything is right.
+# `agent config check` says whether everything is right, and `agent config schema --json` is this file's JSON Schema.
+#
+# Where a secret is kept best, from the strongest place to the weakest:
+#   1. a credential of systemd: LoadCredentialEncrypted=client_secret:FILE or LoadCredential=client_secret:FILE in the
+#      unit; `proxy` likewise, and `tls.NAME.key_password` for the key of a certificate
+#   2. a file of its own, named by client_secret_file, proxy_file or key_password_file: `agent config set-secret` makes
+#      it, mode 0600; on Windows only this machine can read what is in it (DPAPI)
+#   3. an environment variable: every process of the service has it, and its children inherit it
+#   4. this file, mode 0600
+#   5. an argument: every user of the host can see it in the process list
 """
 
 

@@ -52,20 +52,6 @@ def read_text(path: Path, findings: list[Finding], *, fallback: str = "") -> str
         return None
 
 
-def read_secret(path: Path, findings: list[Finding]) -> str | None:
-    """The client secret from a file of its own, without the line end that editors add."""
-    content = read_text(path, findings)
-    if content is None:
-        return None
-    if not content.strip():
-        findings.append(
-            error("settings.empty-secret", str(path), "the file is empty", "write the client secret into it")
-        )
-        return None
-    check_mode(path, findings)
-    return content.strip()
-
-
 def check_mode(path: Path, findings: list[Finding], holds: str = "the client secret") -> None:
     """Windows keeps access in lists that its mode bits do not show, so only POSIX modes are judged."""
     if sys.platform == "win32":

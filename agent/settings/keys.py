@@ -12,12 +12,12 @@ import difflib
 from agent.settings import values
 from agent.settings.shape import Key
 from agent.settings.tls import TLS
-from agent.settings.values import HostPort, Number
+from agent.settings.values import Choice, HostPort, Number
 
 MIB = 1024 * 1024
 
 
-def _log_file(prefix: str, logger: str, *, general: tuple[str, ...] = ()) -> tuple[Key, ...]:
+def _log_file(prefix: str, logger: str) -> tuple[Key, ...]:
     """The keys that both logs have; the channel log takes from the main log what it is not told."""
     main = logger == "main"
     return (
@@ -28,7 +28,7 @@ def _log_file(prefix: str, logger: str, *, general: tuple[str, ...] = ()) -> tup
             default="INFO" if main else None,
             unset="as log.level",
             env=("MEDPLUM_LOG_LEVEL",) if main else (),
-            properties=(f"logger.{logger}.logLevel", *general),
+            properties=("logLevel", f"logger.{logger}.logLevel"),  # the general one wins, as in the existing agent
             argument="log_level" if main else "",
             example="INFO",
         ),
@@ -85,9 +85,9 @@ KEYS: tuple[Key, ...] = (
     Key(
         "server.client_secret",
         values.secret,
-        "its secret; better kept in a file of its own, see client_secret_file",
+        "its secret; better kept outside of this file, see its head",
         required=True,
-        secret=True,
+        holds="the client secret",
         env=("AGENT_CLIENT_SECRET", "MEDPLUM_CLIENT_SECRET"),
         properties=("clientSecret",),
         argument="client_secret",
@@ -95,7 +95,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         "server.client_secret_file",
         values.path,
-        "file that holds nothing but the client secret, mode 0600",
+        "file that holds nothing but the client secret, mode 0600; `agent config set-secret` makes it",
         unset="$CREDENTIALS_DIRECTORY/client_secret where systemd hands one over",
         env=("AGENT_CLIENT_SECRET_FILE",),
         example="/etc/onprem-agent/client_secret",
@@ -115,9 +115,17 @@ KEYS: tuple[Key, ...] = (
         values.proxy,
         "HTTP proxy on the way to the server",
         unset="HTTPS_PROXY, HTTP_PROXY and NO_PROXY",
-        secret=True,
+        holds="the password of the proxy",
         env=("AGENT_PROXY",),
         example="http://proxy.example.org:3128",
+    ),
+    Key(
+        "server.proxy_file",
+        values.path,
+        "file that holds nothing but the address of the proxy with its user and password, mode 0600",
+        unset="$CREDENTIALS_DIRECTORY/proxy where systemd hands one over",
+        env=("AGENT_PROXY_FILE",),
+        example="/etc/onprem-agent/proxy",
     ),
     Key(
         "server.ca_file",
@@ -148,10 +156,10 @@ KEYS: tuple[Key, ...] = (
         argument="data_dir",
         example="/var/lib/onprem-agent",
     ),
-    *_log_file("log", "main", general=("logLevel",)),
+    *_log_file("log", "main"),
     Key(
         "log.console",
-        values.choice("auto", "always", "never"),
+        Choice(("auto", "always", "never")),
         "one readable line per event on stderr: auto (when it is a terminal), always or never",
         default="auto",
     ),
@@ -291,7 +299,7 @@ KEYS: tuple[Key, ...] = (
 NAMED = {section.name: section for section in (TLS,)}
 BY_NAME = {key.name: key for key in KEYS}
 BY_ENV = {name: key for key in KEYS for name in key.env_names}
-BY_PROPERTY = {name: key for key in KEYS for name in key.properties}
+BY_PROPERTY = {name: key for key in reversed(KEYS) for name in key.properties}
 BY_ARGUMENT = {key.argument: key for key in KEYS if key.argument}
 
 _SPELLINGS = {
@@ -299,7 +307,7 @@ _SPELLINGS = {
     **{key.leaf: key.name for section in NAMED.values() for key in section.keys_of(section.example)},
     **{key.leaf.lower().replace("_", ""): key.name for key in reversed(KEYS)},
     **{key.leaf.lower(): key.name for key in reversed(KEYS)},
-    **{name.lower(): key.name for name, key in BY_PROPERTY.items()},
+    **{name.lower(): key.name for key in reversed(KEYS) for name in key.properties},
 }
 
 

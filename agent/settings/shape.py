@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.settings.values import Parser
@@ -30,11 +30,11 @@ class Key:
     default: object = None
     unset: str = ""  # what holds when there is no default
     env: tuple[str, ...] = ()
-    properties: tuple[str, ...] = ()  # keys of agent.properties, the more specific first
+    properties: tuple[str, ...] = ()  # keys of agent.properties, stronger first
     argument: str = ""  # its name among the arguments of a command
     example: str = ""
     required: bool = False
-    secret: bool = False
+    holds: str = ""  # of a secret: what somebody sees who reads it
 
     @property
     def env_names(self) -> tuple[str, ...]:
@@ -47,6 +47,11 @@ class Key:
     @property
     def leaf(self) -> str:
         return self.name.rpartition(".")[2]
+
+    @property
+    def secret(self) -> bool:
+        """Whether nobody may see the value; another key, with `_file` at its end, names a file that holds it alone."""
+        return bool(self.holds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +103,15 @@ class NamedSection:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One value as its source gave it. `base`: the folder that a relative path in it starts from."""
+    """One value as its source gave it. `base`: the folder that a relative path in it starts from.
 
-    value: object
+    `lenient`: from a source that the existing agent reads too, which warns of a bad value and goes on without.
+    """
+
+    value: object = field(repr=False)  # perhaps a secret
     source: str
     base: Path
+    lenient: bool = False
 
 
 Layer = dict[str, Given]

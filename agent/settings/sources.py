@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import Finding
-from agent.settings.files import check_mode, error, is_there, read_secret, read_text, warning
+from agent.settings.files import check_mode, error, is_there, read_text, warning
 from agent.settings.keys import BY_ARGUMENT, BY_ENV, BY_PROPERTY, KEYS, NAMED, find
+from agent.settings.safekeeping import read_secret
 from agent.settings.shape import Given, Layer, NamedSection, folded
-from agent.settings.tables import read_toml
+from agent.settings.tables import one_line, read_toml
 
 CONFIG_FILE = "config.toml"
 PROPERTIES_FILE = "agent.properties"
@@ -42,7 +43,7 @@ def gather(argv_values: Mapping[str, object], environ: Mapping[str, str], cwd: P
     layers = [
         _arguments(argv_values, cwd),
         _environment(environ, cwd, findings),
-        _credential(environ, findings),
+        _credentials(environ, tables, findings),
     ]
     chosen = argv_values.get("config") or environ.get("AGENT_CONFIG")
     named = cwd / str(chosen) if chosen else None
@@ -54,7 +55,7 @@ def gather(argv_values: Mapping[str, object], environ: Mapping[str, str], cwd: P
     beside = (named.parent, config_dir, cwd) if named is not None else (config_dir, cwd)
     for folder in beside:
         if is_there(properties := folder / PROPERTIES_FILE, findings):
-            layers.append(_properties(properties, cwd, findings))
+            layers.append(read_properties(properties, cwd, findings))
             break
     layers[1] |= _named_in_environment(environ, cwd, tables, findings)
     tables += [name.rpartition(".")[0] for layer in layers for name in layer if name.partition(".")[0] in NAMED]
@@ -112,52 +113,54 @@ def _named_in_environment(environ: Mapping[str, str], cwd: Path, tables: list[st
     return layer
 
 
-def _credential(environ: Mapping[str, str], findings: list[Finding]) -> Layer:
-    """What systemd's LoadCredential= hands to a service (systemd.exec(5))."""
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    if not folder or not is_there(path := Path(folder) / "client_secret", findings):
+def _credentials(environ: Mapping[str, str], tables: list[str], findings: list[Finding]) -> Layer:
+    """What systemd's LoadCredential= hands to a service (systemd.exec(5)): secrets by the last part of their key
+    (`client_secret`), and files of a named table by their key (`tls.main.key_password`)."""
+    given = environ.get("CREDENTIALS_DIRECTORY")
+    if not given:
         return {}
-    content = read_secret(path, findings)
-    return (
-        {} if content is None else {"server.client_secret": Given(content, f"systemd credential {path}", path.parent)}
-    )
+    folder, layer = Path(given), Layer()
+    for key in KEYS:
+        if key.secret and is_there(path := folder / key.leaf, findings):
+            content = read_secret(path, findings, key.holds)
+            layer[key.name] = Given(content, f"systemd credential {path}", folder)
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError:  # without one that we know of, it is none of our business
+        return layer
+    for name in names:
+        if name.partition(".")[0] in NAMED and find(f"{name}_file") is not None:
+            tables.append(name.rpartition(".")[0])
+            layer[f"{name}_file"] = Given(str(folder / name), f"systemd credential {folder / name}", folder)
+    return layer
 
 
-def _properties(path: Path, cwd: Path, findings: list[Finding]) -> Layer:
-    content = read_text(
-        path, findings, fallback="cp1252"
-    )  # the existing agent's Windows installer writes the ANSI code page
+def read_properties(path: Path, base: Path, findings: list[Finding]) -> Layer:
+    """`agent.properties`. `base`: the folder that the agent was started in, where relative paths begin."""
+    content = read_text(path, findings, fallback="cp1252")  # the Windows installer writes the ANSI code page
     if content is None:
         return {}
     found: dict[str, str] = {}
     for number, name, value in parse_properties(content):
         where = f"{path}, line {number}"
         if value is None:
-            findings.append(
-                warning("settings.bad-line", where, "the line is not of the form key=value", "correct or remove it")
-            )
+            text, remedy = "the line is not of the form key=value", "correct or remove it"
+            findings.append(warning("settings.bad-line", where, text, remedy))
         elif name not in BY_PROPERTY:
             close = difflib.get_close_matches(name, BY_PROPERTY, n=1)
             remedy = f"did you mean {close[0]}?" if close else "remove it"
-            findings.append(
-                warning("settings.unknown-property", f"{name} in {where}", "the agent knows no such key", remedy)
-            )
+            text = "the agent knows no such key"
+            findings.append(warning("settings.unknown-property", f"{one_line(name)} in {where}", text, remedy))
         else:
             if name in found:
-                findings.append(
-                    warning(
-                        "settings.repeated-property",
-                        f"{name} in {where}",
-                        "the key stands here twice",
-                        "keep one of them; the last one counts",
-                    )
-                )
+                text, remedy = "the key stands here twice", "keep one of them; the last one counts"
+                findings.append(warning("settings.repeated-property", f"{name} in {where}", text, remedy))
             found[name] = value
     layer: Layer = {}
     for key in KEYS:
         for name in key.properties:
             if found.get(name):
-                layer[key.name] = Given(found[name], f"{path} ({name})", cwd)
+                layer[key.name] = Given(found[name], f"{path} ({name})", base, lenient=True)
                 break
     if "server.client_secret" in layer:
         check_mode(path, findings)

@@ -8,6 +8,7 @@ Promise: every leaf of the file is a value or a finding; none is passed over in 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,17 +29,18 @@ def read_toml(path: Path, tables: list[str], findings: list[Finding]) -> Layer:
     try:
         root = tomllib.loads(content)
     except tomllib.TOMLDecodeError as wrong:
-        remedy = (
-            "put Windows paths in single quotes"
-            if "escape" in str(wrong) or "hex" in str(wrong)
-            else "correct that line"
-        )
-        findings.append(error("settings.not-toml", str(path), f"the file is no TOML: {wrong}", remedy))
+        text, line, column = _where(str(wrong), content)
+        remedy = "put Windows paths in single quotes" if "escape" in text or "hex" in text else "correct that line"
+        where = f"{path}, line {line}, column {column}"
+        findings.append(error("settings.not-toml", where, f"the file is no TOML: {text}", remedy))
         return {}
     layer: Layer = {}
     _flatten(root, "", path, layer, tables, findings)
-    if "server.client_secret" in layer:
-        check_mode(path, findings)
+    for key in KEYS:
+        # a proxy may have no password, and then there is nothing to hide
+        if key.secret and key.name in layer and (key.required or "@" in str(layer[key.name].value)):
+            check_mode(path, findings, key.holds)
+            break
     return layer
 
 
@@ -55,7 +57,7 @@ def _flatten(
                 _flatten(value, name + ".", path, layer, tables, findings)
             else:
                 text, remedy = "this is no name for a table", "take 1 to 40 letters, digits, - and _"
-                findings.append(error("settings.bad-name", f"[{_line(name)}] in {path}", text, remedy))
+                findings.append(error("settings.bad-name", f"[{one_line(name)}] in {path}", text, remedy))
         elif find(name) is not None:
             if not (value is None or value == ""):
                 layer[name] = Given(value, str(path), path.parent)
@@ -69,7 +71,17 @@ def _flatten(
                 )
             )
         else:
-            findings.append(error("settings.unknown-key", f"{_line(name)} in {path}", *_unknown(name, value)))
+            findings.append(error("settings.unknown-key", f"{one_line(name)} in {path}", *_unknown(name, value)))
+
+
+def _where(words: str, content: str) -> tuple[str, int, int]:
+    """What the parser says, and its line and column from 1, where it names them in its words: that is no place to look
+    for them, but later Pythons alone have attributes."""
+    text, _, place = words.rpartition(" (at ")
+    if found := re.match(r"line (\d+), column (\d+)", place):
+        return text, int(found[1]), int(found[2])
+    lines = content.split("\n")
+    return text or words, len(lines), len(lines[-1]) + 1
 
 
 def _unknown(name: str, value: object) -> tuple[str, str]:
@@ -84,6 +96,6 @@ def _unknown(name: str, value: object) -> tuple[str, str]:
     return "there is no such key", remedy
 
 
-def _line(name: str) -> str:
+def one_line(name: str) -> str:
     """A quoted TOML name may hold anything; a finding is one line."""
     return "".join(character if character.isprintable() else "?" for character in name[:80])

@@ -1,7 +1,8 @@
 """What a single value of the local configuration may look like.
 
 Secret: how a person writes a URL, a number, a switch or a listening address, and every way to write it wrong.
-Promise: a parser returns the finished value or raises `Unfit` with the sentence and the remedy that person needs.
+Promise: a parser returns the finished value or raises `Unfit` with the sentence and the remedy that person needs, and
+`schema_of` describes what is best written.
 """
 
 from __future__ import annotations
@@ -140,16 +141,6 @@ def level(value: object, base: Path) -> str:
     return upper
 
 
-def choice(*allowed: str) -> Parser:
-    def parse(value: object, base: Path) -> str:
-        lower = text(value, base).lower()
-        if lower not in allowed:
-            raise Unfit(f"{_shown(value)} is none of the choices", f"take one of {', '.join(allowed)}")
-        return lower
-
-    return parse
-
-
 def switch(value: object, base: Path) -> bool:
     if isinstance(value, bool):
         return value
@@ -170,6 +161,19 @@ def listen(value: object, base: Path) -> HostPort | None:
     if not port.isascii() or not port.isdigit() or not int(port) <= 65_535 or (":" in host and not bracketed):
         raise Unfit(f"{_shown(value)} is no listening address", "write it like 127.0.0.1:8640, [::1]:8640 or off")
     return HostPort(host.strip("[]") or "127.0.0.1", int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of these words, in any case."""
+
+    allowed: tuple[str, ...]
+
+    def __call__(self, value: object, base: Path) -> str:
+        lower = text(value, base).lower()
+        if lower not in self.allowed:
+            raise Unfit(f"{_shown(value)} is none of the choices", f"take one of {', '.join(self.allowed)}")
+        return lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,37 @@ class Number:
     @property
     def range(self) -> str:
         return f"from {self.low:,g} to {self.high:,g}{' ' + self.unit if self.unit else ''}"
+
+
+_SCHEMAS: dict[Parser, dict[str, object]] = {
+    text: {"type": "string"},
+    secret: {"type": "string"},
+    agent_id: {"type": "string", "pattern": "^((Agent/)?[A-Za-z0-9.-]{1,64})?$"},
+    base_url: {"type": "string", "pattern": "^(https?://[^/?#@]+(/[^?#]*)?)?$"},
+    proxy: {"type": "string", "pattern": "^(http://[^/?#]+/?)?$"},
+    path: {"type": "string"},
+    level: {"enum": [*LEVELS, *(name.lower() for name in LEVELS)]},
+    switch: {"type": "boolean"},
+    listen: {
+        "anyOf": [
+            {"type": "string", "pattern": r"^((.*:)?[0-9]{1,5}|off|)$"},
+            {"type": "integer", "minimum": 0, "maximum": 65_535},
+            {"const": False},
+        ]
+    },
+}
+
+
+def schema_of(parser: Parser) -> dict[str, object]:
+    """What the value looks like in TOML, as keywords of JSON Schema 2020-12; the empty text counts as not given."""
+    match parser:
+        case Number():
+            kind = "integer" if parser.whole else "number"
+            return {"type": kind, "minimum": parser.low, "maximum": parser.high}
+        case Choice():
+            return {"enum": list(parser.allowed)}
+        case _:
+            return dict(_SCHEMAS[parser])
 
 
 def _kind(value: object) -> str:

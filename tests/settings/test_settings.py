@@ -164,6 +164,17 @@ def test_what_is_missing_is_one_error_that_names_all_four_ways(host: Host) -> No
         assert way in finding.remedy
 
 
+@pytest.mark.parametrize(("content", "unread"), [("[server]\n", False), ("[server\n", True), (b"\xff", True)])
+def test_what_is_missing_may_stand_in_a_file_that_could_not_be_read(
+    host: Host, content: str | bytes, unread: bool
+) -> None:
+    host.write("config/config.toml", content)
+
+    (missing,) = [found for found in host.read({}).errors if found.code == "settings.missing"]
+
+    assert ("that could be read" in missing.text) is unread
+
+
 def test_every_problem_is_told_at_once_with_key_source_and_remedy(host: Host) -> None:
     host.write("config/config.toml", "[server]\nbase_urls = 'x'\n[limits]\nwindow_frames = 0\n[diagnostic]\nlisten=0\n")
 
@@ -255,6 +266,87 @@ def test_the_channel_log_can_be_off_and_may_have_a_level_of_its_own(host: Host) 
     channel = host.load(host.four | {"log.channel.level": "debug"}).log.channel
     assert channel is not None
     assert channel.level == "DEBUG"
+
+
+def test_the_proxy_with_its_password_may_stand_in_a_file_of_its_own(host: Host) -> None:
+    path = host.write("config/proxy", "http://user:pass@proxy:3128\n")
+    host.write("config/config.toml", "[server]\nproxy_file = 'proxy'\n")
+
+    settings = host.load()
+
+    assert settings.server.proxy == Secret("http://user:pass@proxy:3128")
+    assert settings.source_of("server.proxy") == f"{path}, named by {host.config_dir / 'config.toml'}"
+
+
+def test_systemd_hands_over_the_proxy_and_the_files_of_a_certificate_by_their_names(host: Host) -> None:
+    (host.folder / "creds").mkdir()
+    host.write("creds/proxy", "http://user:pass@proxy:3128\n")
+    password = host.write("creds/tls.lab.key_password", "opens it\n")
+    host.write("creds/tls.lab.nonsense", "")
+    host.write("creds/of-somebody-else", "")
+
+    settings = host.load(CREDENTIALS_DIRECTORY=str(host.folder / "creds"))
+
+    assert settings.server.proxy == Secret("http://user:pass@proxy:3128")
+    assert settings.tls["lab"].key_password_file == password
+    assert settings.source_of("tls.lab.key_password_file") == f"systemd credential {password}"
+
+
+def test_a_credentials_folder_that_is_not_there_is_none_of_our_business(host: Host) -> None:
+    assert host.read(CREDENTIALS_DIRECTORY=str(host.folder / "gone")).errors == ()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes")
+@pytest.mark.parametrize(("proxy", "warned"), [("http://user:pass@proxy:1", True), ("http://proxy:1", False)])
+def test_a_proxy_with_a_password_that_others_may_read_is_a_warning(host: Host, proxy: str, warned: bool) -> None:
+    host.write("config/config.toml", f"[server]\nproxy = '{proxy}'\n", 0o644)
+
+    warnings = [found for found in host.load().findings if found.code == "settings.secret-readable"]
+
+    assert ["password of the proxy" in warning.text for warning in warnings] == ([True] if warned else [])
+
+
+def test_a_secret_among_the_arguments_works_and_is_a_warning(host: Host) -> None:
+    (finding,) = host.load().findings
+
+    assert (finding.code, finding.severity) == ("settings.secret-in-arguments", Severity.WARNING)
+    assert "set-secret" in finding.remedy
+
+
+def test_a_bad_number_or_level_in_agent_properties_is_a_warning_as_for_the_existing_agent(host: Host) -> None:
+    host.write("cwd/agent.properties", "logLevel=loud\nlogger.main.maxFileSizeMb=ten\nlogger.main.filesToKeep=3\n")
+
+    settings = host.load()
+
+    bad = [finding for finding in settings.findings if finding.code == "settings.bad-value"]
+    assert {finding.severity for finding in bad} == {Severity.WARNING}
+    assert {finding.where.split(" ")[0] for finding in bad} == {
+        "log.level",
+        "log.channel.level",
+        "log.max_file_size_mb",
+    }
+    assert all("the default holds" in finding.remedy for finding in bad)
+    assert (settings.log.main.level, settings.log.main.max_file_size_mb) == ("INFO", 10)
+    assert settings.log.main.files_to_keep == 3
+
+
+def test_a_bad_one_of_the_four_values_is_an_error_wherever_it_stands(host: Host) -> None:
+    host.write("cwd/agent.properties", "baseUrl=no url\n")
+
+    (problem,) = host.read(host.four | {"base_url": None}).errors
+
+    assert (problem.code, problem.where.split(" ")[0]) == ("settings.bad-value", "server.base_url")
+
+
+def test_the_general_level_in_agent_properties_wins_over_those_of_the_logs_as_for_the_existing_agent(
+    host: Host,
+) -> None:
+    host.write("cwd/agent.properties", "logLevel=ERROR\nlogger.main.logLevel=DEBUG\nlogger.channel.logLevel=DEBUG\n")
+
+    log = host.load().log
+
+    assert log.channel is not None
+    assert (log.main.level, log.channel.level) == ("ERROR", "ERROR")
 
 
 def test_paths_are_found_whatever_else_is_wrong(host: Host) -> None:

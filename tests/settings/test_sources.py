@@ -87,6 +87,26 @@ def test_a_damaged_toml_file_is_one_finding_with_its_place(host: Host, content: 
     assert all(str(path) in finding.where and finding.remedy for finding in findings)
 
 
+@pytest.mark.parametrize(
+    ("content", "line", "column"),
+    [
+        ("[server]\nbase_url = \n", 2, 12),
+        ("[server]\n\nclient_id = 'a' 'b'\n", 3, 17),
+        ("[server]\nclient_id = 'topsecret", 2, 23),
+        ("[server]\nclient_id = 'a'\nclient_id = 'b'\n", 3, 16),
+    ],
+)
+def test_what_is_no_toml_is_told_with_line_and_column_and_not_quoted(
+    host: Host, content: str, line: int, column: int
+) -> None:
+    path = host.write("config/config.toml", content)
+
+    (finding,) = _findings(host)
+
+    assert (finding.code, finding.where) == ("settings.not-toml", f"{path}, line {line}, column {column}")
+    assert "topsecret" not in str(finding)
+
+
 def test_a_windows_path_in_double_quotes_gets_its_remedy(host: Host) -> None:
     host.write("config/config.toml", '[paths]\ndata_dir = "C:\\users"\n')
 
