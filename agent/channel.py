@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
 
 from agent.errors import Finding, Severity
-from agent.flow.intake import Intake
+from agent.flow.astmintake import AstmIntake
 from agent.flow.lanes import Lane
+from agent.flow.objectintake import ObjectIntake
+from agent.flow.reception import Reception
 from agent.flow.replies import Replies
-from agent.net.connection import Connection
-from agent.net.dialer import Dialer
-from agent.net.inlet import Inlet, InletEvents
+from agent.net.inlet import Conversation, Inlet, InletEvents
 from agent.protocol.explanations import EXPLANATIONS
 from agent.protocol.forensics import Oddity, shape
 from agent.sightings import Facts, Sighting, Sightings
@@ -37,12 +37,14 @@ Place = tuple[str, int, str]
 
 def place_of(spec: ChannelSpec) -> Place:
     """Channels of one place can share a door. A change of who must show a certificate is another door, so that nobody
-    stays who came in under the old rule."""
+    stays who came in under the old rule; so is a change of what is spoken there."""
     tls = spec.line.tls
-    secured = "" if tls is None else f"tls:{tls.client_ca or ''}"
+    kind = spec.family if tls is None else f"{spec.family}:tls:{tls.client_ca or ''}"
+    if spec.serial is not None:
+        return spec.host, 0, f"serial:{kind}:{spec.serial}"
     if spec.dials:
-        return spec.host, spec.port, f"dial:{spec.name}:{secured}"
-    return spec.host, spec.port, secured if spec.port else f"any:{spec.name}:{secured}"
+        return spec.host, spec.port, f"dial:{spec.name}:{kind}"
+    return spec.host, spec.port, kind if spec.port else f"any:{spec.name}:{kind}"
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class Channel:
 
     spec: ChannelSpec
     lane: Lane
-    intake: Intake
+    intake: Reception
     sightings: Sightings
     inlet: Inlet | None = None
     finding: Finding | None = None
@@ -65,39 +67,48 @@ class Channel:
         """What an inlet of this channel tells."""
         name, metrics, sightings = self.spec.name, self.lane.metrics, self.sightings
 
-        def opened(connection: Connection) -> None:
+        def opened(connection: Conversation) -> None:
             metrics.connections += 1
             metrics.connections_total += 1
             replies.opened(name, connection)
             log.debug("connection.opened", channel=name, remote=connection.remote)
 
-        def closed(connection: Connection) -> None:
+        def closed(connection: Conversation) -> None:
             metrics.connections -= 1
             replies.closed(name, connection)
             sightings.ended.append(_facts(connection, over=True))
             log.debug("connection.closed", channel=name, remote=connection.remote)
 
-        def odd(connection: Connection, oddity: Oddity) -> None:
+        def odd(connection: Conversation, oddity: Oddity) -> None:
             sightings.note(oddity, connection.peer, connection.first_shape, connection.failure)
 
         def turned_away(peer: str, oddity: Oddity) -> None:
             metrics.refuse(oddity.value)
             sightings.note(oddity, peer.rpartition(":")[0], "")
 
-        return InletEvents(self.intake.receive, self.intake.broken, opened, closed, crowded, odd, turned_away)
+        intake = self.intake
+        events = InletEvents(intake.receive, intake.broken, opened, closed, crowded, odd, turned_away)
+        match intake:
+            case AstmIntake():
+
+                def ended(connection: Conversation) -> None:
+                    intake.closed(connection)
+                    closed(connection)
+
+                return replace(events, keep=intake.keep, remains=intake.remains, closed=ended)
+            case ObjectIntake():
+                return replace(events, store=intake.store)
+            case _:
+                return events
 
     def findings(self) -> Iterable[Finding]:
         """Why it does not listen, and what was odd at its door."""
         if self.finding is not None:
             yield self.finding
-        elif isinstance(self.inlet, Dialer) and self.inlet.trouble:
-            yield Finding(
-                "channel.not-connected",
-                Severity.WARNING,
-                self.inlet.trouble,
-                "it is tried again by itself; check that the sending system listens there",
-                self.spec.name,
-            )
+        elif self.inlet is not None and self.inlet.trouble:
+            remedy = "it is tried again by itself; check "
+            remedy += "the cable and the device" if self.spec.serial else "that the sending system listens there"
+            yield Finding("channel.not-connected", Severity.WARNING, self.inlet.trouble, remedy, self.spec.name)
         yield from self.sightings.findings(self.spec.name)
 
     def look(self) -> dict[str, Any]:
@@ -136,7 +147,7 @@ def new_sightings(name: str) -> Sightings:
     return Sightings(time.time, tell)
 
 
-def _facts(connection: Connection, *, over: bool) -> Facts:
+def _facts(connection: Conversation, *, over: bool) -> Facts:
     evidence = connection.evidence(time.monotonic(), over=over)
     return Facts(
         peer=connection.remote,

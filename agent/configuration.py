@@ -1,15 +1,15 @@
 """What the server wants us to be, and what we go by while it is away.
 
-Secret: which resources make up the configuration, how they are read, and the copy of the last good one on this host's
-disk.
+Secret: which resources make up the configuration, how they are read, what tells one from another, and the copy of the
+last good one on this host's disk.
 Promise: a configuration is either read whole or not at all; the last good one is there at the next start, also
-without a server.
+without a server. Power loss while it is kept leaves the one before.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from agent.errors import AgentError, ConfigError, Finding, LinkError, Severity
 from agent.plan import ConfigPlan, build_plan
-from agent.plan.lastgood import load_last_good, save_last_good
+from agent.plan.lastgood import digest_of, load_last_good, save_last_good
 from agent.protocol.fhir import Agent, Endpoint, read_agent, read_endpoint
 from agent.settings import ChannelDefaults
 
@@ -32,6 +32,33 @@ class Resources:
     endpoints: dict[str, Endpoint | Finding]
     agent_json: dict[str, Any]
     endpoints_json: dict[str, dict[str, Any]]
+
+    @property
+    def digest(self) -> str:
+        """Tells them from all others, their versions included."""
+        return digest_of(self.agent_json, self.endpoints_json)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What each channel's endpoint says, as far as it could be read, by the channel's name."""
+        found: dict[str, str] = {}
+        for channel in self.agent.channel:
+            endpoint = self.endpoints.get(channel.endpoint.reference)
+            found[channel.name] = endpoint.address if isinstance(endpoint, Endpoint) else ""
+        return found
+
+
+def resources_of(agent_json: dict[str, Any], endpoints_json: Mapping[str, Any]) -> Resources:
+    """Resources that somebody wrote down, endpoints by reference. Raises ConfigError if the Agent cannot be read."""
+    endpoints: dict[str, Endpoint | Finding] = {}
+    raw: dict[str, dict[str, Any]] = {}
+    for reference, written in endpoints_json.items():
+        try:
+            endpoints[reference] = read_endpoint(written)
+            raw[reference] = written
+        except ConfigError as error:
+            endpoints[reference] = error.findings[0]
+    return Resources(read_agent(agent_json), endpoints, agent_json, raw)
 
 
 class Configuration:
@@ -70,19 +97,14 @@ class Configuration:
         for answer in found:
             if isinstance(answer, LinkError):
                 raise answer
-        endpoints: dict[str, Endpoint | Finding] = {}
-        raw: dict[str, dict[str, Any]] = {}
+        written = {
+            reference: answer for reference, answer in zip(references, found, strict=True) if isinstance(answer, dict)
+        }
+        resources = resources_of(agent_json, written)
         for reference, answer in zip(references, found, strict=True):
             if isinstance(answer, Finding):
-                endpoints[reference] = answer
-                continue
-            assert not isinstance(answer, LinkError)
-            try:
-                endpoints[reference] = read_endpoint(answer)
-                raw[reference] = answer
-            except ConfigError as error:
-                endpoints[reference] = error.findings[0]
-        return Resources(agent, endpoints, agent_json, raw)
+                resources.endpoints[reference] = answer
+        return resources
 
     async def _endpoint(self, reference: str, gate: asyncio.Semaphore) -> dict[str, Any] | Finding | LinkError:
         """The resource, or what is wrong with it. An error of the network is about none of them, so about all."""
@@ -103,10 +125,19 @@ class Configuration:
     def plan(self, resources: Resources) -> ConfigPlan:
         return build_plan(resources.agent, resources.endpoints, self._defaults())
 
-    def keep(self, resources: Resources) -> None:
+    def is_of_another(self, agent: Agent) -> bool:
+        """Whether this Agent is not the one that we are to be."""
+        return agent.id not in ("", self._agent_id)
+
+    @property
+    def terms(self) -> str:
+        """What of this host's settings a plan is made from, in a form that can be compared."""
+        return repr(self._defaults())
+
+    async def keep(self, resources: Resources) -> None:
         """These resources are in force: they are the last good ones. Raises StoreError."""
         now = datetime.now(UTC)
-        save_last_good(self._last_good, resources.agent_json, resources.endpoints_json, now)
+        await asyncio.to_thread(save_last_good, self._last_good, resources.agent_json, resources.endpoints_json, now)
         self.saved_at = now
 
     def recall(self) -> ConfigPlan | None:
@@ -115,7 +146,7 @@ class Configuration:
         if isinstance(kept, Finding):
             self.finding = kept
             return None
-        if kept is None or kept.agent.id not in ("", self._agent_id):
+        if kept is None or self.is_of_another(kept.agent):
             return None
         self.saved_at = kept.saved_at
         return build_plan(kept.agent, dict(kept.endpoints), self._defaults())

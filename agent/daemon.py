@@ -16,43 +16,36 @@ import gc
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from agent import __version__, lock
-from agent.channels import Channels
 from agent.commands import Commands, Owed, table
 from agent.commands.serve import Request
 from agent.configuration import Configuration
 from agent.diagnostics import Checkup, Host
 from agent.diagnostics import table as checks
-from agent.errors import AgentError, ConfigError, Finding, Severity
-from agent.flow.answers import Answers
-from agent.flow.dispatcher import Dispatcher, Window
-from agent.flow.intake import Intake
-from agent.flow.intake import Limits as FrameLimits
-from agent.flow.lanes import Lane
-from agent.flow.replies import Replies
-from agent.flow.voice import Voice
+from agent.errors import AgentError, ConfigError, Finding, LinkError, Severity
+from agent.flow.uploads import NotWanted
 from agent.housekeeping import Housekeeping
 from agent.logbook import ContentLog, Logbook, Repeated
-from agent.metrics import ChannelMetrics
 from agent.net.control import open_control
 from agent.net.credentials import Credentials
 from agent.net.health import Health
-from agent.net.inlet import Room
 from agent.net.proxy import dial, proxy_for
-from agent.net.rest import Rest
+from agent.net.rest import Rest, ServerRefused
 from agent.net.tls import client_context
 from agent.net.uplink import LostLink, Uplink
 from agent.notify import Notifier
 from agent.protocol.envelope import AgentErrorFrame, FromServer, Push, TransmitResponse, sayable
 from agent.pushing import Pushing
+from agent.receiving import Receiving
 from agent.settings import Settings
 from agent.status import prometheus, wire_stats
 from agent.steering import Steering
-from agent.store.row import Row, Trouble
+from agent.store.row import Trouble
 from agent.store.salvage import SetAside
 from agent.store.spool import Spool, SpoolEvents, Timing
 from agent.store.sqlite import SpoolTrouble
@@ -63,7 +56,7 @@ log = structlog.get_logger("main")
 DRAIN_S: Final = 8.0  # of the 10 s that a supervisor grants, one is kept for the disk
 CLOSE_SPOOL_S: Final = 1.5  # for a disk that answers; one that does not is left, and the next start recovers
 TOO_LARGE: Final = 1009  # RFC 6455 §7.4.1
-CROWDED_BYTES: Final = 32 << 20  # taken but not yet on the platter: beyond it senders wait
+WHO_ASKS: Final = (401, 403, 404)  # about us and not about what we bring: a person will mend it, and it is tried again
 OFF_TEXT: Final = "Agent.status is currently set to off"
 
 
@@ -85,6 +78,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._health_finding: Finding | None = None
         self._restart_needed: Finding | None = None
+        self._settings_refused: tuple[Finding, ...] = ()  # why the newest local settings are not in force
         self._crash: BaseException | None = None
         self._told_aside: SetAside | None = None
         self._repeated = Repeated()
@@ -117,26 +111,16 @@ class Daemon:
             dial=lambda host, port: dial(host, port, proxy),
             ssl=tls,
         )
-        # not the loop's clock: uvloop's has a resolution of a millisecond, which is a whole round trip
-        self._replies = Replies(self._late, time.monotonic)
-        self._content_log = ContentLog().note if settings.log.channel is not None else None
-        self._answers = Answers(self._replies, Voice(), self._content_log)
-        self.dispatcher = Dispatcher(
-            answers=self._answers,
+        content_log = ContentLog() if settings.log.channel is not None else None
+        self.receiving = Receiving(
+            settings=lambda: self.settings,
             token=lambda: self.credentials.current or "",
-            agent_id=server.agent_id,
-            window=Window(settings.limits.window_frames, settings.limits.window_bytes, server.response_timeout_s),
-            now=time.monotonic,
+            upload=self._upload,
+            content_log=content_log,
             now_ms=_now_ms,
         )
-        self.channels = Channels(
-            dispatcher=self.dispatcher,
-            replies=self._replies,
-            make_intake=self._make_intake,
-            crowded=lambda: self.spool.uncommitted_bytes > CROWDED_BYTES,
-            unanswered=settings.limits.unanswered_per_connection,
-            room=Room(settings.limits.unfinished_bytes),
-        )
+        self.dispatcher = self.receiving.dispatcher
+        self.channels = self.receiving.channels
         self.steering = Steering(self.configuration, self.channels, on_adopted=lambda: self.pushing.reconfigure())
         self._owed = Owed(
             live=lambda: self.uplink.live,
@@ -149,8 +133,9 @@ class Daemon:
             agent_settings=lambda: self.steering.agent_settings,
             allowed=lambda: not self.steering.off,
             answer=self._owed.answer,
-            content_log=self._content_log,
+            content_log=content_log.note if content_log is not None else None,
             now_ms=_now_ms,
+            lines=self.receiving.serving,
         )
         self.spool: Spool
         self.housekeeping: Housekeeping
@@ -167,9 +152,9 @@ class Daemon:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unexpected)
         events = SpoolEvents(
-            on_durable=self._durable,
+            on_durable=self.receiving.durable,
             on_claimed=self.dispatcher.claimed,
-            on_refused=self._refused,
+            on_refused=self.receiving.refused,
             on_unclaimed=self.dispatcher.unclaimed,
             on_health=self._disk,
         )
@@ -187,13 +172,14 @@ class Daemon:
                     self.spool, local=lambda: self.settings.spool, remote=lambda: self.steering.agent_settings
                 )
                 self._tell_set_aside()
-                self.dispatcher.connect(self.spool, self.uplink)
+                self.receiving.connect(self.spool, self.uplink)
                 self.pushing.connect(self.spool)
                 self.vitals = self._make_vitals()
                 self.commands = Commands(
                     table(
                         report=self.vitals.report,
                         reload_config=self.steering.reload,
+                        propose=self.steering.propose,
                         look=self.channels.look,
                         carry=self.pushing.pusher.take,
                         probe=self.pushing.probe,
@@ -205,7 +191,7 @@ class Daemon:
                 )
                 await parts.enter_async_context(self._rest)
                 await parts.enter_async_context(open_control(settings.paths.control, self.commands.ask))
-                parts.callback(self.channels.cut)
+                parts.push_async_callback(self.receiving.close)
                 await self._serve()
 
     async def _serve(self) -> None:
@@ -222,9 +208,7 @@ class Daemon:
                 tasks.create_task(work, name=name)
                 for name, work in (
                     ("spool", self.spool.run()),
-                    ("replies", self._replies.run()),
-                    ("dispatcher", self.dispatcher.run()),
-                    ("channels", self.channels.run()),
+                    ("receiving", self.receiving.run()),
                     ("pushing", self.pushing.run()),
                     ("commands", self.commands.run()),
                     ("health", health.run()),
@@ -234,7 +218,7 @@ class Daemon:
                 )
             ]
             await self.steering.recall()
-            self._park_the_rest()
+            self.receiving.park_the_rest()
             self.pushing.reconfigure()
             gc.collect()
             gc.freeze()  # what is here now stays: the collector need not look at it again
@@ -268,8 +252,7 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 async with asyncio.TaskGroup() as ends:
-                    ends.create_task(self.channels.close(drain_s=DRAIN_S - 1), name="drain:senders")
-                    ends.create_task(self.dispatcher.drain(), name="drain:server")
+                    ends.create_task(self.receiving.drain(DRAIN_S - 1), name="drain:receiving")
                     ends.create_task(self.pushing.drain(), name="drain:remotes")
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -281,39 +264,7 @@ class Daemon:
         self._crash = error if isinstance(error, BaseException) else RuntimeError(str(context.get("message")))
         self._stop.set()
 
-    # ---- wiring: rows
-
-    def _refusal(self, channel: str, reference: str, reason: str) -> None:
-        if self.spool.trouble is not None:
-            self._repeated.warning("message.refused", channel, reason)  # not a line a message, on the disk that is full
-        else:
-            log.warning("message.refused", channel=channel, ref=reference, reason=reason)
-
-    def _make_intake(self, lane: Lane) -> Intake:
-        return Intake(
-            lane,
-            spool=self.spool,
-            dispatcher=self.dispatcher,
-            answers=self._answers,
-            limits=FrameLimits(self.settings.server.max_frame_bytes),
-            now_ms=_now_ms,
-            on_refusal=self._refusal,
-            content_log=self._content_log,
-        )
-
-    def _durable(self, rows: list[Row]) -> None:
-        self.dispatcher.durable(rows)
-        self.channels.durable(rows)
-
-    def _refused(self, rows: list[Row], trouble: SpoolTrouble) -> None:
-        self.dispatcher.refused(rows)
-        self.channels.refused(rows, trouble)
-
-    def _late(self, row: Row) -> bytes | None:
-        channel = self.channels.by_name.get(row.channel)
-        if channel is not None:
-            return channel.intake.late(row)
-        return self._answers.voice.answer(row, "AE", "this channel was switched off", None)
+    # ---- wiring: the disk
 
     def _disk(self, trouble: SpoolTrouble | None) -> None:
         self._tell_set_aside()
@@ -325,19 +276,8 @@ class Daemon:
         else:
             log.error("spool.troubled", trouble=trouble.trouble.value, reason=str(trouble), remedy=trouble.hint)
             return
-        self.dispatcher.pump()
+        self.receiving.mended(trouble)
         self.pushing.outbox.pump()
-
-    def _park_the_rest(self) -> None:
-        """Channels that nobody configures any more, but whose messages are still here."""
-        try:
-            stored = self.spool.shelf.open_channels()
-        except SpoolTrouble as trouble:
-            log.error("spool.unread", reason=str(trouble), remedy=trouble.hint)
-            stored = []
-        for name in stored:
-            if name not in self.dispatcher.lanes:
-                self.dispatcher.configure(name, None, self.channels.metrics.setdefault(name, ChannelMetrics()))
 
     def _tell_set_aside(self) -> None:
         aside = self.spool.set_aside
@@ -356,6 +296,15 @@ class Daemon:
         if lost.was_live:
             self.steering.lost()
             self.dispatcher.link_lost(too_large=lost.code == TOO_LARGE)
+
+    async def _upload(self, path: Path) -> str:
+        """A DICOM object to the server, as a Binary."""
+        try:
+            return await self._rest.upload(path, content_type="application/dicom", filename="dicom.dcm")
+        except ServerRefused as refused:
+            if refused.status in WHO_ASKS:
+                raise LinkError(str(refused), hint=refused.hint) from refused
+            raise NotWanted(str(refused), status=refused.status, hint=refused.hint) from refused
 
     def _frames(self, frames: list[FromServer]) -> None:
         answers: list[TransmitResponse] = []
@@ -383,7 +332,9 @@ class Daemon:
         try:
             try:
                 self._take_settings(self._reread())
+                self._settings_refused = ()
             except ConfigError as error:
+                self._settings_refused = error.findings
                 for finding in error.findings:
                     log.error("settings.refused", where=finding.where, reason=finding.text, remedy=finding.remedy)
             try:
@@ -444,7 +395,14 @@ class Daemon:
     def _own_findings(self) -> list[Finding]:
         found = [f for f in (self._health_finding, self._restart_needed) if f is not None]
         found += [f for f in self.settings.findings if f.severity is not Severity.INFO]
-        return [*found, *self.steering.findings(), *self.pushing.findings(), *self._checkup.findings]
+        found += self._settings_refused
+        return [
+            *found,
+            *self.steering.findings(),
+            *self.receiving.findings(),
+            *self.pushing.findings(),
+            *self._checkup.findings,
+        ]
 
     def _note_health(self, finding: Finding | None) -> None:
         self._health_finding = finding

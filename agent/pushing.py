@@ -7,6 +7,7 @@ lets what is written be answered, and leaves what is durable on disk.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,10 +16,11 @@ import structlog
 
 from agent.errors import Finding
 from agent.failures import Failure
-from agent.flow.letters import Outcome
+from agent.flow.letters import Outcome, Serving
 from agent.flow.outbox import Outbox
 from agent.flow.pusher import ContentLog, Pusher, PushLimits, response_to
 from agent.flow.remotes import Remotes
+from agent.net.astmcall import AstmCalls
 from agent.net.outbound import Outbound
 from agent.net.probe import probe
 from agent.plan import AgentSettings
@@ -35,7 +37,7 @@ log = structlog.get_logger("main")
 
 class Pushing:
     """`settings` and `agent_settings` are asked each time: both change. `allowed`: whether anything may be sent;
-    `answer` tells the server, and says whether it could at once."""
+    `answer` tells the server, and says whether it could at once; `lines`: which channel serves an analyser."""
 
     def __init__(
         self,
@@ -46,14 +48,18 @@ class Pushing:
         answer: Callable[[PushResponse], bool],
         content_log: ContentLog | None,
         now_ms: Callable[[], int],
+        lines: Serving,
     ) -> None:
         self._settings = settings
         self._agent_settings = agent_settings
         self._answer = answer
         self._lines = Outbound()
+        self._calls = AstmCalls()
         self.remotes = Remotes(
             self._read,
             dial=self._lines.dial,
+            call=self._calls.call,
+            serving=lines,
             waiting_limit=lambda: settings().outbound.waiting_per_remote,
             on_health=_note_health,
             now=time.monotonic,
@@ -64,7 +70,9 @@ class Pushing:
     async def run(self) -> None:
         """Own the connections, for ever; cancelled, they end."""
         try:
-            await self._lines.run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._lines.run(), name="lines")
+                tasks.create_task(self._calls.run(), name="calls")
         finally:
             self.remotes.abort()
 

@@ -22,7 +22,6 @@ def settings_for(data_dir: Path, base_url: str, hub: Hub, **more: object) -> Set
     given: dict[str, object] = {
         "base_url": base_url,
         "client_id": hub.client_id,
-        "client_secret": hub.client_secret,
         "agent_id": hub.agent_id,
         "data_dir": str(data_dir),
         "diagnostics.listen": "off",
@@ -30,7 +29,7 @@ def settings_for(data_dir: Path, base_url: str, hub: Hub, **more: object) -> Set
         "spool.min_free_mb": 1,
         **more,
     }
-    return Settings.load(given, {}, data_dir.parent)
+    return Settings.load(given, {"AGENT_CLIENT_SECRET": hub.client_secret}, data_dir.parent)
 
 
 @asynccontextmanager

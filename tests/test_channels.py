@@ -3,185 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import socket
-import time
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from channel_hall import WITHIN_S, Hall, a_hall, device, free_port, message, refuses, spec, until
 
-from agent.channels import Channels
-from agent.errors import ConfigError
-from agent.flow.answers import Answers
-from agent.flow.dispatcher import Dispatcher, Window
-from agent.flow.intake import Intake, Limits
-from agent.flow.lanes import Lane
-from agent.flow.replies import Replies
-from agent.flow.voice import Voice
-from agent.metrics import ChannelMetrics
-from agent.net.inlet import Room
-from agent.protocol.envelope import TransmitRequest, TransmitResponse, decode_from_agent
-from agent.protocol.hl7 import read_ack
+from agent.changes import Action
+from agent.errors import ConfigError, Severity
 from agent.protocol.mllp import wrap
-from agent.spec import AckMode, ChannelSpec, LineSpec
-from agent.store.row import Row
-from agent.store.spool import Spool, SpoolEvents
-from agent.store.sqlite import SpoolTrouble
-
-WITHIN_S = 10.0
-
-
-class Server:
-    """A server that accepts everything, as soon as it is let."""
-
-    def __init__(self) -> None:
-        self.live = self.writable = True
-        self.answers = True
-        self.heard: list[TransmitRequest] = []
-        self.dispatcher: Dispatcher
-
-    def send(self, frames: list[bytes]) -> None:
-        for frame in map(decode_from_agent, frames):
-            assert isinstance(frame, TransmitRequest)
-            self.heard.append(frame)
-            if self.answers:
-                asyncio.get_running_loop().call_soon(self.accept, frame)
-
-    def accept(self, frame: TransmitRequest) -> None:
-        self.dispatcher.answered([TransmitResponse(frame.channel, frame.remote, callback=frame.callback)])
-
-
-class Hall:
-    """Channels on real sockets and a real spool."""
-
-    def __init__(self) -> None:
-        self.server = Server()
-        self.replies = Replies(lambda row: self.channels.by_name[row.channel].intake.late(row), time.monotonic)
-        self.answers = Answers(self.replies, Voice())
-        self.dispatcher = Dispatcher(
-            answers=self.answers,
-            token=lambda: "token",
-            agent_id="agent",
-            window=Window(),
-            now=time.monotonic,
-            now_ms=lambda: time.time_ns() // 1_000_000,
-        )
-        self.server.dispatcher = self.dispatcher
-        self.spool: Spool
-        self.crowded = False
-        self.channels = Channels(
-            dispatcher=self.dispatcher,
-            replies=self.replies,
-            make_intake=self._make_intake,
-            crowded=lambda: self.crowded,
-            unanswered=64,
-            room=Room(1 << 26),
-            retry_s=0.02,
-            sweep_s=0.02,
-        )
-
-    def _make_intake(self, lane: Lane) -> Intake:
-        return Intake(
-            lane,
-            spool=self.spool,
-            dispatcher=self.dispatcher,
-            answers=self.answers,
-            limits=Limits(),
-            now_ms=lambda: time.time_ns() // 1_000_000,
-            on_refusal=lambda *_: None,
-        )
-
-    def durable(self, rows: list[Row]) -> None:
-        self.dispatcher.durable(rows)
-        self.channels.durable(rows)
-
-    def refused(self, rows: list[Row], trouble: SpoolTrouble) -> None:
-        self.dispatcher.refused(rows)
-        self.channels.refused(rows, trouble)
-
-    def port(self, name: str) -> int:
-        listener = self.channels.by_name[name].inlet
-        assert listener is not None
-        return listener.port
-
-    def metrics(self, name: str) -> ChannelMetrics:
-        return self.channels.metrics[name]
+from agent.spec import AckMode, Astm, ByteStream, LineSpec, SerialSpec
 
 
 @pytest.fixture
 async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
-    hall = Hall()
-    events = SpoolEvents(hall.durable, hall.dispatcher.claimed, hall.refused, hall.dispatcher.unclaimed, lambda _: None)
-    async with Spool.open(tmp_path / "spool.db", events, min_free_bytes=0) as hall.spool:
-        hall.dispatcher.connect(hall.spool, hall.server)
+    async with a_hall(tmp_path) as hall:
         yield hall
-        await hall.channels.close(drain_s=0.0)
-
-
-def spec(name: str, port: int = 0, host: str = "127.0.0.1", **more: object) -> ChannelSpec:
-    return dataclasses.replace(ChannelSpec(name, f"mllp://{host}:{port}", host, port), **more)  # type: ignore[arg-type]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def message(control_id: str = "M1") -> bytes:
-    return f"MSH|^~\\&|ADT1|GHH|LAB|GHH|20261122101500||ADT^A01|{control_id}|P|2.5.1\rPID|1||P1\r".encode()
-
-
-class Device:
-    """A sender with an ordinary TCP client."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send(self, control_id: str = "M1") -> None:
-        self.writer.write(wrap(message(control_id)))
-
-    async def code(self) -> str:
-        async with asyncio.timeout(WITHIN_S):
-            ack = read_ack((await self.reader.readuntil(b"\x1c\r"))[1:-2])
-        assert ack is not None
-        return ack.code
-
-    async def is_served(self, control_id: str) -> bool:
-        self.send(control_id)
-        return await self.code() in ("AA", "CA")
-
-    async def hears_the_end(self) -> bytes:
-        async with asyncio.timeout(WITHIN_S):
-            return await self.reader.read()
-
-
-@asynccontextmanager
-async def device(port: int, host: str = "127.0.0.1") -> AsyncIterator[Device]:
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        yield Device(reader, writer)
-    finally:
-        writer.transport.abort()
-
-
-async def refuses(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return True
-    writer.transport.abort()
-    return False
-
-
-async def until(so: object) -> None:
-    """Poll: what is waited for happens inside another event loop callback, without a sound."""
-    assert callable(so)
-    async with asyncio.timeout(WITHIN_S):
-        while not so():
-            await asyncio.sleep(0.005)
 
 
 # ---- starting
@@ -227,12 +66,9 @@ async def test_a_taken_port_does_not_keep_the_others_from_starting_and_is_had_la
         assert (finding.code, finding.where) == ("channel.cannot-listen", "oru")
         async with device(hall.port("adt")) as sender:
             assert await sender.is_served("M1")
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(hall.channels.run())
-            # when the other program lets go of it
-            stranger.close()
-            await until(lambda: hall.channels.by_name["oru"].inlet is not None)
-            running.cancel()
+        # when the other program lets go of it
+        stranger.close()
+        await until(lambda: hall.channels.by_name["oru"].inlet is not None)
     assert hall.channels.findings() == []
     async with device(taken) as sender:
         assert await sender.is_served("M2")
@@ -246,11 +82,7 @@ async def test_a_listener_that_died_is_brought_back_and_its_connections_stay(hal
         listener = hall.channels.by_name["adt"].inlet
         assert listener is not None
         listener.stop_accepting()
-        assert await refuses(port)
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(hall.channels.run())
-            await until(lambda: listener.listening)
-            running.cancel()
+        await until(lambda: listener.listening)
         assert not await refuses(port)
         assert await sender.is_served("M2")
 
@@ -307,11 +139,9 @@ async def test_whoever_has_to_leave_gets_the_answer_it_is_owed_first(hall: Hall)
     async with device(port) as sender:
         sender.send("M1")
         await until(lambda: hall.server.heard)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(hall.channels.apply([spec("new", port)]))
-            await until(lambda: "new" in hall.channels.by_name)
-            hall.server.accept(hall.server.heard[0])
-            assert await sender.code() == "AA"
+        await hall.channels.apply([spec("new", port)])
+        hall.server.accept(hall.server.heard[0])
+        assert await sender.code() == "AA"
         assert await sender.hears_the_end() == b""
 
 
@@ -374,6 +204,185 @@ async def test_changes_come_one_after_the_other(hall: Hall) -> None:
         tasks.create_task(hall.channels.apply([spec("adt", two)]))
     assert hall.port("adt") == two
     assert await refuses(one)
+
+
+# ---- ports that move between channels that cannot share a door
+
+
+async def serves_by_name(hall: Hall, ports: dict[str, int], serial: str) -> None:
+    """Each channel has its own port."""
+    for name, port in ports.items():
+        async with device(port) as sender:
+            assert await sender.is_served(f"{serial}-{name}")
+        assert hall.server.heard[-1].channel == name
+
+
+async def test_two_channels_swap_their_ports_and_their_addresses(hall: Hall) -> None:
+    # given channels on all addresses and on one of them, so that neither door can be the other's
+    one, two = free_port(), free_port()
+    await hall.channels.apply([spec("a", one, "0.0.0.0"), spec("b", two)])
+    # when each gets the other's port
+    changes = await hall.channels.apply([spec("a", two, "0.0.0.0"), spec("b", one)])
+    # then both are served there
+    assert [change.action for change in changes] == [Action.REBIND, Action.REBIND]
+    await serves_by_name(hall, {"a": two, "b": one}, "M")
+
+
+async def test_a_chain_of_ports_moves_in_one_change(hall: Hall) -> None:
+    ports = [free_port() for _ in range(4)]
+    hosts = ["0.0.0.0", "127.0.0.1", "0.0.0.0"]
+    await hall.channels.apply([spec(f"c{n}", ports[n], hosts[n]) for n in range(3)])
+    await hall.channels.apply([spec(f"c{n}", ports[n + 1], hosts[n]) for n in range(3)])
+    await serves_by_name(hall, {f"c{n}": ports[n + 1] for n in range(3)}, "M")
+    assert await refuses(ports[0])
+
+
+async def test_one_channel_takes_over_from_several(hall: Hall) -> None:
+    port = free_port()
+    await hall.channels.apply([spec("a", port, "127.0.0.1"), spec("b", port, "127.0.0.2")])
+    await hall.channels.apply([spec("all", port, "0.0.0.0")])
+    await serves_by_name(hall, {"all": port}, "M")
+
+
+async def test_a_channel_that_speaks_another_protocol_on_its_port_gets_another_door(hall: Hall) -> None:
+    port = free_port()
+    await hall.channels.apply([spec("adt", port)])
+    before = hall.channels.by_name["adt"]
+    async with device(port) as sender:
+        assert await sender.is_served("M1")
+        await hall.channels.apply([spec("adt", port, wire=ByteStream(end=13))])
+        assert await sender.hears_the_end() == b""
+    after = hall.channels.by_name["adt"]
+    assert after.intake is not before.intake
+    assert after.inlet is not before.inlet
+    assert after.inlet is not None
+    assert isinstance(after.inlet.wire, ByteStream)
+    assert not await refuses(port)
+
+
+async def test_nobody_gives_a_port_up_for_a_change_that_cannot_be(hall: Hall) -> None:
+    # given a port that would have to be given up, and another that a stranger holds
+    port = free_port()
+    await hall.channels.apply([spec("adt", port)])
+    door = hall.channels.by_name["adt"].inlet
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = stranger.getsockname()[1]
+        with pytest.raises(ConfigError) as caught:
+            await hall.channels.apply([spec("adt", port, "0.0.0.0"), spec("x", taken)])
+    # then it was never closed
+    assert [finding.where for finding in caught.value.findings] == ["x"]
+    assert hall.channels.by_name["adt"].inlet is door
+    assert door is not None
+    assert door.listening
+
+
+async def test_a_change_that_is_called_off_gives_every_port_back(hall: Hall) -> None:
+    # given a change that has taken a port away from its channel when it is called off
+    port, other = free_port(), free_port()
+    await hall.channels.apply([spec("adt", port), spec("lab", other)])
+    door = hall.channels.by_name["adt"].inlet
+    assert door is not None
+    async with device(port) as sender:
+        async with asyncio.TaskGroup() as tasks:
+            change = tasks.create_task(hall.channels.apply([spec("adt", port, "0.0.0.0"), spec("lab", other)]))
+            while door.listening and not change.done():
+                await asyncio.sleep(0)
+            change.cancel()
+        assert change.cancelled()
+        # then the old one listens, and its connection lives
+        assert hall.channels.by_name["adt"].inlet is door
+        assert door.listening
+        assert await sender.is_served("M1")
+    await serves_by_name(hall, {"adt": port, "lab": other}, "N")
+
+
+# ---- every problem at once, and by whom
+
+
+async def test_the_holder_of_a_port_is_named(hall: Hall) -> None:
+    program = (
+        "import socket,sys; s=socket.create_server(('127.0.0.1',0)); print(s.getsockname()[1],flush=True); input()"
+    )
+    stranger = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert stranger.stdout is not None
+    assert stranger.stdin is not None
+    taken = int(await stranger.stdout.readline())
+    outlook = await hall.channels.outlook([spec("adt", taken)])
+    [problem] = outlook.problems
+    assert f"process {stranger.pid}" in problem.text
+    assert [change.action for change in outlook.changes] == [Action.FAILED]
+    stranger.stdin.write(b"\n")
+    await stranger.wait()
+
+
+async def test_a_dry_run_tells_what_the_change_then_does_and_changes_nothing(hall: Hall) -> None:
+    ports = [free_port() for _ in range(4)]
+    await hall.channels.apply([spec(name, port) for name, port in zip("abcd", ports, strict=True)])
+    wanted = [spec("a", ports[0]), spec("b", ports[1], encoding="latin-1"), spec("c", free_port()), spec("e", 0)]
+    async with device(ports[2]) as sender:
+        assert await sender.is_served("M1")
+        outlook = await hall.channels.outlook(wanted)
+        assert await sender.is_served("M2")
+        assert set(hall.channels.by_name) == set("abcd")
+        assert [(change.channel, change.action.value, change.dropped) for change in outlook.changes] == [
+            ("a", "keep", 0),
+            ("b", "re-parameter", 0),
+            ("c", "rebind", 1),
+            ("e", "start", 0),
+            ("d", "stop", 0),
+        ]
+        assert await hall.channels.apply(wanted) == outlook.changes
+
+
+async def test_a_serial_device_that_is_not_there_is_only_a_warning(hall: Hall) -> None:
+    device_spec = spec("lab", 0, "/dev/no-such-tty", wire=Astm(), serial=SerialSpec("/dev/no-such-tty"))
+    outlook = await hall.channels.outlook([device_spec])
+    assert outlook.problems == ()
+    [warning] = outlook.warnings
+    assert (warning.code, warning.where, warning.severity) == ("channel.device-absent", "lab", Severity.WARNING)
+
+
+async def test_a_port_of_this_agent_that_is_no_channels_is_said_to_be_its_own(hall: Hall) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as health:
+        [problem] = (await hall.channels.outlook([spec("adt", health.getsockname()[1])])).problems
+    assert "this agent itself listens there" in problem.text
+    assert "diagnostics.listen" in problem.remedy
+
+
+# ---- coming back
+
+
+async def test_a_listener_that_died_is_a_finding_while_it_is_down(hall: Hall) -> None:
+    await hall.channels.apply([spec("adt", free_port())])
+    port, listener = hall.port("adt"), hall.channels.by_name["adt"].inlet
+    assert listener is not None
+    # given somebody who takes the port as soon as the listener has died
+    listener.stop_accepting()
+    await asyncio.sleep(0)
+    with socket.create_server(("127.0.0.1", port)):
+        await until(hall.channels.findings)
+        [finding] = hall.channels.findings()
+        assert finding.where == "adt"
+        assert finding.severity is Severity.ERROR
+    await until(lambda: listener.listening)
+    assert hall.channels.findings() == []
+    async with device(port) as sender:
+        assert await sender.is_served("M1")
+
+
+async def test_a_port_that_stays_taken_is_tried_less_and_less_often(hall: Hall) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        await hall.channels.apply([spec("adt", stranger.getsockname()[1])], partial=True)
+        waits: list[float] = []
+        while len(waits) < 4:
+            await until(lambda: "adt" in hall.channels._outages)
+            outage = hall.channels._outages["adt"]
+            due = outage.due
+            await until(lambda outage=outage, due=due: outage.due != due)
+            waits.append(outage.due - due)
+        assert waits[-1] > waits[0]
 
 
 # ---- the disk, and the end

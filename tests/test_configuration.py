@@ -126,7 +126,7 @@ async def test_the_last_good_configuration_is_there_without_a_server(tmp_path: P
     first = configuration(server, tmp_path)
     resources = await first.read()
     assert isinstance(resources.endpoints["Endpoint/e0"], Endpoint)
-    first.keep(resources)
+    await first.keep(resources)
     again = configuration(Server({}), tmp_path)
     plan = again.recall()
     assert plan is not None
@@ -150,6 +150,6 @@ async def test_a_kept_copy_that_cannot_be_read_is_a_finding(tmp_path: Path) -> N
 async def test_another_agents_copy_is_not_ours(tmp_path: Path) -> None:
     server = Server({f"Agent/{AGENT_ID}": agent_resource("Endpoint/e0"), "Endpoint/e0": endpoint(0)})
     first = configuration(server, tmp_path)
-    first.keep(await first.read())
+    await first.keep(await first.read())
     other = Configuration("other", tmp_path / "last-good.json", get=server.get, defaults=ChannelDefaults)
     assert other.recall() is None

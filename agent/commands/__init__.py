@@ -13,6 +13,7 @@ from agent.commands.connections import connections
 from agent.commands.logs import logs
 from agent.commands.owed import Owed
 from agent.commands.ping import Probe, ping
+from agent.commands.plan import Propose, plan
 from agent.commands.push import push
 from agent.commands.reload import reload
 from agent.commands.serve import Command, Commands, Request
@@ -33,10 +34,12 @@ def table(
     carry: Callable[[Push, Callable[[PushResponse], object]], None],
     probe: Probe,
     read_log: Callable[[int, str | None], Page],
+    propose: Propose,
 ) -> tuple[Command, ...]:
-    """Every command of this version. `reload_config` raises AgentError if the old configuration stays in force; `look`
-    gives what the connections of the channels on a port (None: of all) have done; `carry` delivers a message to a
-    remote and answers; `probe` connects to a port; `read_log` gives a page of the main log."""
+    """Every command of this version. `reload_config` raises AgentError if the old configuration stays in force, and
+    `propose` where it cannot say what would come of one; `look` gives what the connections of the channels on a port
+    (None: of all) have done; `carry` delivers a message to a remote and answers; `probe` connects to a port; `read_log`
+    gives a page of the main log."""
 
     async def echo(host: str, body: str) -> str:
         return await ping(host, body, probe)
@@ -44,6 +47,7 @@ def table(
     return (
         stats(report),
         reload(reload_config),
+        plan(propose),
         status(report),
         connections(look),
         push(carry, echo),

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.diagnostics.holders import Holder, holders
 from agent.diagnostics.host import Away, Host, Running, Unheard
 from agent.errors import AgentError, Finding, Severity
 from agent.net.control import ask
+from agent.net.holders import Holder, holders
 from agent.status import StatusReport
 
 ASK_WITHIN_S: Final = 5.0
@@ -208,7 +208,8 @@ def _callers(door: Door, now: datetime) -> Iterable[Caller]:
 
 
 def _host(connection: Recent) -> str:
-    return connection.peer.rpartition(":")[0] or connection.peer
+    host, _, port = connection.peer.rpartition(":")
+    return host if host and port.isdigit() else connection.peer  # a serial device has no port
 
 
 def _seen(seen: Sighting, now: datetime) -> str:

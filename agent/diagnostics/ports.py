@@ -7,7 +7,6 @@ that no sender is ever let in by a command.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 from collections.abc import Iterable
@@ -15,9 +14,10 @@ from dataclasses import dataclass
 
 from agent.diagnostics.check import Looked, NotLooked, Outcome
 from agent.diagnostics.configuration import kept_plan
-from agent.diagnostics.holders import Holder, holders
 from agent.diagnostics.host import Away, Host, Running, Unheard
 from agent.errors import Finding, Severity
+from agent.net.binding import bound
+from agent.net.holders import Holder, holders
 from agent.status import ChannelState, StatusReport
 
 _DIAGNOSTICS = "diagnostics.listen"
@@ -62,7 +62,7 @@ def _judge(host: Host) -> Outcome:
 def _wanted(host: Host) -> Iterable[_Wanted]:
     plan = kept_plan(host)
     for spec in plan.channels if plan is not None else ():
-        if spec.port and not spec.dials:
+        if spec.port and spec.listens:
             yield _Wanted(spec.name, spec.host, spec.port)
     listen = host.settings.diagnostics.listen if host.settings is not None else None
     if listen is not None and listen.port:
@@ -127,14 +127,7 @@ def _try(wanted: _Wanted) -> tuple[str, Finding | None]:
 
 def _bind(family: int, address: tuple[object, ...], *, both: bool) -> OSError | None:
     try:
-        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-            if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-            else:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-            probe.bind(address)
+        bound(family, address, both=both, listen=False).close()
     except OSError as error:
         return error
     return None

@@ -17,9 +17,9 @@ import psutil
 
 from agent import __version__
 from agent.diagnostics.check import Looked
-from agent.diagnostics.holders import name_and_user, unit_of
 from agent.diagnostics.host import Away, Host, Running, Unheard
 from agent.errors import Finding, Severity
+from agent.net.holders import name_and_user, unit_of
 from agent.status import StatusReport
 
 UNIT: Final = "onprem-agent.service"

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from agent.errors import Finding, Severity
 from agent.failures import Kind
 from agent.metrics import UNMEASURED, ChannelMetrics, Histogram, RemoteMetrics, rtt_json
-from agent.spec import RemoteSpec
+from agent.spec import Astm, RemoteSpec
 
 GRAVEST_FIRST = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
@@ -160,9 +160,9 @@ class ClientStatus(msgspec.Struct, frozen=True, rename="camel"):
     """One remote that messages are pushed to, by its URL. Counts are since the process started (`RemoteMetrics`).
 
     `failed`: messages that got no acknowledgement, by kind (`agent.failures.Kind`); `timeouts`: those of them that the
-    remote left without an answer. `max_clients`: connections that there may be, 0 where it is not known. `stored`: its
-    durable messages on disk, those under way included, and the oldest one's age. `last_error` is empty again after an
-    acknowledgement.
+    remote left without an answer. `max_clients`: connections that there may be, 0 where it is not known or where a
+    channel's is used. `stored`: its durable messages on disk, those under way included, and the oldest one's age.
+    `last_error` is empty again after an acknowledgement.
     """
 
     remote: str
@@ -206,13 +206,19 @@ class ClientStatus(msgspec.Struct, frozen=True, rename="camel"):
             timeouts=metrics.failed.get(Kind.SILENT, 0),
             reconnects=metrics.reconnects,
             connections_total=metrics.connections_total,
-            max_clients=1 if spec.serialize else spec.max_clients,
+            max_clients=_connections_of(spec),
             keep_alive=spec.keep_alive,
             durable=spec.durable,
             stored=stored,
             oldest_stored_seconds=oldest_stored_seconds,
             last_error=metrics.last_error,
         )
+
+
+def _connections_of(spec: RemoteSpec) -> int:
+    if isinstance(spec.wire, Astm):
+        return 0 if spec.line else 1
+    return 1 if spec.serialize else spec.max_clients
 
 
 class SpoolStatus(msgspec.Struct, frozen=True, rename="camel"):

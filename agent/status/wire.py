@@ -17,6 +17,7 @@ from agent.status.report import ChannelStatus, ClientStatus, Rtt, StatusReport, 
 
 ENCODING = "encoding="
 DEFAULT_ENCODING = f"{ENCODING}utf-8"
+DEFAULT_ENCODING_OF_ANALYSERS = f"{ENCODING}iso-8859-1"
 
 
 def wire_stats(report: StatusReport) -> dict[str, Any]:
@@ -101,10 +102,11 @@ def _client_stats(client: ClientStatus) -> dict[str, Any]:
 def client_keys(urls: Iterable[str]) -> dict[str, str]:
     """The name in `clientStats` of each remote's URL, no two alike.
 
-    It is `scheme://host:port?encoding=…` as the existing agent has it, with utf-8 where the URL names none. Where only
-    other parameters tell remotes apart, the one with the fewest of them has that name, and each other one has its own
-    behind it: `…?encoding=utf-8&keepAlive=true`. If that is taken, too (one URL says utf-8, the other nothing), a
-    number follows as a fragment, `…?encoding=utf-8#2`, so that it stays a URL with the same parameters.
+    It is `scheme://host:port?encoding=…` as the existing agent has it, with utf-8 where the URL names none, iso-8859-1
+    if it is an analyser's. Where only other parameters tell remotes apart, the one with the fewest of them has that
+    name, and each other one has its own behind it: `…?encoding=utf-8&keepAlive=true`. If that is taken, too (one URL
+    says utf-8, the other nothing), a number follows as a fragment, `…?encoding=utf-8#2`, so that it stays a URL with
+    the same parameters.
     """
     urls_of: dict[str, str] = {}
     for _, url, short, whole in sorted(map(_named, set(urls))):
@@ -117,7 +119,8 @@ def _named(url: str) -> tuple[int, str, str, str]:
     """How many parameters it has beside the encoding, itself, its name without them and with them."""
     address, _, query = url.partition("?")
     parameters = query.split("&") if query else []
-    encoding = next((each for each in parameters if each.startswith(ENCODING)), DEFAULT_ENCODING)
+    usual = DEFAULT_ENCODING_OF_ANALYSERS if address.startswith("astm:") else DEFAULT_ENCODING
+    encoding = next((each for each in parameters if each.startswith(ENCODING)), usual)
     others = [each for each in parameters if each != encoding]
     return len(others), url, f"{address}?{encoding}", "&".join((f"{address}?{encoding}", *others))
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from agent.commands.reload import reload
+from agent.commands.serve import WAITING
 from agent.errors import ConfigError, Finding, Severity
 from agent.protocol.envelope import ReloadConfigRequest, ReloadConfigResponse
 
@@ -35,27 +36,23 @@ async def test_a_failure_carries_every_problem() -> None:
     assert list(failed.value.findings) == problems
 
 
-async def test_two_requests_are_done_one_after_the_other() -> None:
-    steps: list[str] = []
-    first_began, go = asyncio.Event(), asyncio.Event()
+async def test_as_many_as_may_ask_may_wait_at_one_time() -> None:
+    # whoever asks while a reload is at work shares the next one, so they have to reach it
+    waiting, go = 0, asyncio.Event()
 
     async def reload_config() -> None:
-        steps.append("begin")
-        first_began.set()
+        nonlocal waiting
+        waiting += 1
         await go.wait()
-        steps.append("end")
 
     command = reload(reload_config)
-
-    async def ask() -> None:
-        await command.answer({})
-
+    assert command.at_once == WAITING
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-        group.create_task(ask())
-        group.create_task(ask())
-        await first_began.wait()
+        asks = [group.create_task(command.answer({})) for _ in range(3)]
+        while waiting < 3:
+            await asyncio.sleep(0)
         go.set()
-    assert steps == ["begin", "end", "begin", "end"]
+    assert [ask.result() for ask in asks] == [{}, {}, {}]
 
 
 async def test_a_failed_reload_does_not_block_the_next() -> None:

@@ -13,9 +13,9 @@ from diagnostics_far_ends import SECRET, a_channel, a_host, a_stranger, findings
 
 from agent.diagnostics import ports
 from agent.diagnostics.check import Looked, NotLooked
-from agent.diagnostics.holders import Holder, holders
 from agent.diagnostics.host import Unheard
 from agent.errors import AgentError, Finding, Severity
+from agent.net.holders import Holder, holders
 
 UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 

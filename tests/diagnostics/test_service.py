@@ -12,9 +12,9 @@ from diagnostics_far_ends import a_host, findings_of, running
 
 from agent import __version__
 from agent.diagnostics import service
-from agent.diagnostics.holders import unit_of
 from agent.diagnostics.host import Unheard
 from agent.errors import AgentError, Finding, Severity
+from agent.net.holders import unit_of
 
 NO_SYSTEMD = {"PATH": "/nowhere"}
 

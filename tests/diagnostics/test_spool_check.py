@@ -32,7 +32,7 @@ def fill(
             for _ in range(number):
                 moment = int(received.timestamp() * 1000)
                 values = ("adt", "10.0.0.1:1", b"", b"", b"", moment, 0, os.urandom(body), direction)
-                connection.execute("INSERT INTO message VALUES(NULL,?,?,?,?,?,?,NULL,?,?,?,'')", values)
+                connection.execute("INSERT INTO message VALUES(NULL,?,?,?,?,?,?,NULL,?,?,?,'',0)", values)
                 row = connection.last_insert_rowid()
                 connection.execute(
                     "INSERT INTO delivery VALUES(?,?,0,0,0,0,NULL,NULL,'','',NULL,'adt',?)", (row, state, direction)
@@ -68,7 +68,7 @@ def test_a_spool_in_use_is_read_beside_its_owner(path: Path, writer: apsw.Connec
 
     assert looked.findings == ()
     assert looked.text.startswith("sound, 2 queued, 3 processed, ")
-    assert looked.text.endswith(" MiB, schema 2")
+    assert looked.text.endswith(" MiB, schema 3")
 
 
 def test_looking_at_a_closed_spool_leaves_nothing_beside_it(path: Path) -> None:

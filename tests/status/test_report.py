@@ -7,7 +7,7 @@ import pytest
 
 from agent.errors import Finding, Severity
 from agent.metrics import RemoteMetrics
-from agent.spec import RemoteSpec
+from agent.spec import Astm, RemoteSpec
 from agent.status import ClientStatus, StatusReport, by_severity, offline, to_builtins, to_json, utc
 
 Build = Callable[..., StatusReport]
@@ -49,6 +49,13 @@ def test_a_remote_tells_its_counters_and_what_the_spool_holds_for_it(report: Bui
 def test_a_remote_in_strict_order_has_one_connection_at_most() -> None:
     spec = RemoteSpec("mllp://lab:1?serialize=true", "lab", 1, max_clients=5, serialize=True)
     assert ClientStatus.of(RemoteMetrics(), spec=spec, stored=0, oldest_stored_seconds=None).max_clients == 1
+
+
+@pytest.mark.parametrize(("line", "connections"), [("", 1), ("HAEM", 0)])
+def test_an_analyser_has_one_connection_or_that_of_a_channel(line: str, connections: int) -> None:
+    spec = RemoteSpec("astm://HAEM", "", 0, wire=Astm(), line=line)
+    status = ClientStatus.of(RemoteMetrics(), spec=spec, stored=0, oldest_stored_seconds=None)
+    assert status.max_clients == connections
 
 
 def test_a_report_does_not_move_with_its_remotes() -> None:

@@ -95,6 +95,11 @@ def test_a_remote_tells_what_was_done_towards_it(report: Build, lab: ClientStatu
             ["mllp://lab:1", "mllp://lab:1?encoding=utf-8"],
             ["mllp://lab:1?encoding=utf-8", "mllp://lab:1?encoding=utf-8#2"],
         ),
+        (["astm://sysmex:4000"], ["astm://sysmex:4000?encoding=iso-8859-1"]),
+        (
+            ["astm://HAEM?durable=true&encoding=utf-8", "astm://CHEM"],
+            ["astm://HAEM?encoding=utf-8", "astm://CHEM?encoding=iso-8859-1"],
+        ),
     ],
 )
 def test_remotes_are_named_as_the_existing_agent_names_them(urls: list[str], keys: list[str]) -> None:
