@@ -35,6 +35,7 @@ VERBS: Mapping[str, Verb] = {
     "run": Verb("agent.cli.run", "carry messages: the daemon, in the foreground"),
     "status": Verb("agent.cli.status", "one screen: server link, channels, remotes, spool, findings"),
     "doctor": Verb("agent.cli.doctor", "every check, with remedies; --port: why bytes there are no messages"),
+    "channel": Verb("agent.cli.channel", "list, plan and test channels; study ordering keys"),
     "messages": Verb("agent.cli.messages", "list what the spool holds; show a message by its fields"),
     "logs": Verb("agent.cli.logs", "show or follow this host's log; --channel: that of the messages"),
     "quickstart": Verb(
@@ -43,7 +44,7 @@ VERBS: Mapping[str, Verb] = {
     "hub": Verb("agent.cli.hub", "the embedded server, for one machine, trying out and tests"),
     "send": Verb("agent.cli.send", "send HL7 files or a generated feed over MLLP"),
     "listen": Verb("agent.cli.listen", "receive HL7 over MLLP and answer"),
-    "config": Verb("agent.cli.config", "check or show the local configuration"),
+    "config": Verb("agent.cli.config", "check, show or set up the local configuration"),
 }
 
 _BEFORE_THE_VERB = ("--config", "--data-dir", "--log-level")

@@ -19,7 +19,7 @@ $reload-config, $fetch-logs, and $push (messages and pings, with Prefer: respond
 project, a client and a ready-made agent with one channel `hl7`; later starts print the same values again.
 
 What a channel's target does stands in Bot.code, and can be changed by plain FHIR REST:
-  ack                               keep the message, answer AA
+  ack                               keep the message, answer AA (to HL7; other devices get no answer)
   webhook https://host/path         POST the message, its answer goes back (Bot.timeout: seconds, 30)
   python package.module:function    call function(message); it returns a text, a dict or None
 

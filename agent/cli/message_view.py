@@ -1,23 +1,22 @@
 """A stored message, laid out for people and for scripts.
 
-Secret: which columns a list has and what gives way in a narrow window; in which words the fate of a message is told,
-on its way to the server and on its way to a remote.
+Secret: which columns a list has and what gives way in a narrow window; how a message that was taken apart is laid out.
 Promise: nothing is wider than the window, in a file nothing is cut but documents, and what came from outside cannot
-steer the terminal. A list names no patient, nor does a masked head.
+steer the terminal. A list names no patient.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, assert_never
 
-from agent.cli.amounts import milliseconds, size
-from agent.cli.lines import Line, Span, Tone, cells_of, clean, fitted, paragraph
-from agent.cli.message_parts import Segment, Value, masked
+from agent.cli.amounts import size
+from agent.cli.lines import Line, Span, Tone, cells_of, clean, fitted
+from agent.cli.message_parts import Segment, Value
 from agent.store.ledger import Entry
-from agent.store.row import AckState, Direction, Repeat, State
+from agent.store.row import AckState, Content, Direction, Repeat, State
 
 LONG_CHARS: Final = 1_000  # a value beyond it is a document: its beginning and its length are shown
 _BEGINNING_CHARS: Final = 160
@@ -98,7 +97,15 @@ _GIVES_WAY: Final = (
     (_CHANNEL, 16), (_CONTROL_ID, 14), (_SIZE, 0), (_CHANNEL, 11), (_CONTROL_ID, 10), (_CHANNEL, 8), (_CONTROL_ID, 8),
     (_CHANNEL, 4), (_TYPE, 7), (_CONTROL_ID, 6),
 )  # fmt: skip
-_STATE_TONES: Final = {
+# codes of other worlds than HL7: a frame of ASTM E1381, a C-STORE (PS3.7 annex C)
+_POSITIVE: Final = ("ACK", "0000")
+# what senders are told where the line itself acknowledges, before the server has said anything
+_BY_THE_LINE: Final = {
+    Content.BYTES: ("-", Tone.QUIET),
+    Content.ASTM: ("ACK", Tone.PLAIN),
+    Content.DICOM: ("0000", Tone.PLAIN),
+}
+STATE_TONES: Final = {
     State.REJECTED: Tone.BAD,
     State.FAILED: Tone.BAD,
     State.HELD: Tone.WARNING,
@@ -137,35 +144,39 @@ def _narrow(widths: list[int], gap: int, width: int) -> None:
 
 
 def _row(entry: Entry, now: datetime) -> tuple[Span, ...]:
-    came = _local(entry.received_ms)
+    came = local_time(entry.received_ms)
     day = "" if came.date() == now.date() else f"{came:%d %b} " if came.year == now.year else f"{came:%d %b %Y} "
     return (
         (str(entry.id), Tone.PLAIN),
         (f"{day}{came:%H:%M:%S}", Tone.PLAIN),
         (entry.direction.name.lower(), Tone.PLAIN),
         (clean(entry.channel if entry.direction is Direction.IN else entry.remote), Tone.PLAIN),
-        (clean(_kind(entry.message_type)), Tone.PLAIN),
-        (clean(_decoded(entry.control_id)), Tone.PLAIN),
-        (f"{entry.state.name.lower()}{TWICE * entry.ambiguous}", _STATE_TONES.get(entry.state, Tone.PLAIN)),
+        _kind_cell(entry),
+        (clean(decoded(entry.control_id)), Tone.PLAIN),
+        (f"{entry.state.name.lower()}{TWICE * entry.ambiguous}", STATE_TONES.get(entry.state, Tone.PLAIN)),
         (str(entry.attempts), Tone.WARNING if entry.attempts > 1 else Tone.PLAIN),
         _ack_cell(entry),
         (size(entry.size_bytes), Tone.PLAIN),
     )
 
 
-def _kind(message_type: bytes) -> str:
-    """MSH-9.1 and MSH-9.2, whatever divides them; MSH-9.3 follows from these two."""
-    text = _decoded(message_type)
+def _kind_cell(entry: Entry) -> Span:
+    """MSH-9.1 and MSH-9.2, whatever divides them; MSH-9.3 follows from these two. Where there is no MSH: what it is."""
+    if entry.content is not Content.HL7:
+        return entry.content.name.lower(), Tone.QUIET
+    text = decoded(entry.message_type)
     found = _KIND.match(text)
-    return found[0] if found else text
+    return clean(found[0] if found else text), Tone.PLAIN
 
 
 def _ack_cell(entry: Entry) -> Span:
     """Inbound: what the sender was told. Outbound: what the remote said, and whether the server was told."""
     code = clean(entry.ack_code)
     outbound = entry.direction is Direction.OUT
-    tone = Tone.PLAIN if code[1:] in ("A", "") else Tone.WARNING
-    match _owed(entry):
+    tone = Tone.PLAIN if code[1:] in ("A", "") or code in _POSITIVE else Tone.WARNING
+    if entry.content is not Content.HL7 and not outbound and owed(entry) in (AckState.PENDING, AckState.NOT_OWED):
+        return _BY_THE_LINE[entry.content]
+    match owed(entry):
         case AckState.DELIVERED:
             return (code or "sent", tone) if code or not outbound else ("-", Tone.QUIET)
         case AckState.UNDELIVERED:
@@ -178,7 +189,7 @@ def _ack_cell(entry: Entry) -> Span:
             assert_never(never)
 
 
-def _owed(entry: Entry) -> AckState:
+def owed(entry: Entry) -> AckState:
     """A server that gave no callback is owed nothing from the beginning."""
     unasked = entry.direction is Direction.OUT and entry.ack is AckState.PENDING and not entry.callback
     return AckState.NOT_OWED if unasked else entry.ack
@@ -189,11 +200,12 @@ def facts_of(entry: Entry) -> dict[str, Any]:
     return {
         "id": entry.id,
         "direction": entry.direction.name.lower(),
+        "content": entry.content.name.lower(),
         "channel": entry.channel,
         "remote": entry.remote,
         "received": _utc(entry.received_ms),
-        "type": _decoded(entry.message_type),
-        "controlId": _decoded(entry.control_id),
+        "type": decoded(entry.message_type),
+        "controlId": decoded(entry.control_id),
         "state": entry.state.name.lower(),
         "status": entry.status,
         "settled": None if entry.settled_ms is None else _utc(entry.settled_ms),
@@ -201,138 +213,18 @@ def facts_of(entry: Entry) -> dict[str, Any]:
         "ambiguous": entry.ambiguous,
         "repeat": None if entry.repeat is Repeat.NO else entry.repeat.name.lower(),
         "sequenceNumber": entry.seq,
-        "ack": {"code": entry.ack_code or None, "state": _owed(entry).name.lower().replace("_", "-")},
+        "ack": {"code": entry.ack_code or None, "state": owed(entry).name.lower().replace("_", "-")},
         "callback": entry.callback or None,
         "sizeBytes": entry.size_bytes,
         "answerBytes": entry.answer_bytes,
     }
 
 
-# ---- the head of one message
-
-
-_ENDLESS: Final = 1 << 20  # cells of a line in a file
-_STATES: Final = {
-    State.QUEUED: "queued: it waits for the server",
-    State.INFLIGHT: "in flight: handed to the server's connection, and no receipt so far",
-    State.PROCESSED: "processed: the server took it",
-    State.REJECTED: "rejected: the server refused it for good",
-    State.FAILED: "failed: tried as often as the channel's policy allows",
-    State.HELD: "held: a person decides whether it is sent again",
-}
-_STATES_OUT: Final = {
-    State.QUEUED: "queued: it waits for the remote",
-    State.INFLIGHT: "in flight: written to the remote, or about to be, and not answered so far",
-    State.PROCESSED: "processed: the remote accepted it",
-    State.REJECTED: "rejected: the remote refused it",
-    State.FAILED: "failed: tried as often as the remote's policy allows",
-    State.HELD: "held: the remote may have it or not; a person decides whether it is sent again",
-}
-_ACKS: Final = {
-    AckState.PENDING: ("owed to the sender, not sent so far", Tone.PLAIN),
-    AckState.DELIVERED: ("delivered to the sender", Tone.PLAIN),
-    AckState.UNDELIVERED: ("not delivered: the sender's connection had gone", Tone.WARNING),
-    AckState.NOT_OWED: ("none is owed to the sender", Tone.PLAIN),
-}
-_ACKS_OUT: Final = {
-    AckState.PENDING: ("the server waits, and was not told so far", Tone.PLAIN),
-    AckState.DELIVERED: ("the server was told", Tone.PLAIN),
-    AckState.UNDELIVERED: ("the server was not told: the connection to it was away", Tone.WARNING),
-    AckState.NOT_OWED: ("the server does not wait to be told", Tone.PLAIN),
-}
-_CODES: Final = {"A": "accepted", "E": "error", "R": "rejected"}
-_REPEATS: Final = {
-    Repeat.CONFLICT: "its control id was used before, by a message of other bytes",
-    Repeat.RETRIED: "the same bytes came before, and were answered negatively",
-}
-
-
-def head_lines(entry: Entry, read_as: str, *, mask: bool, width: int | None) -> list[Line]:
-    """Where a message came from, or goes to, and what became of it."""
-    veil = masked if mask else str
-    inbound = entry.direction is Direction.IN
-    tone = _STATE_TONES.get(entry.state, Tone.PLAIN)
-    tries = f"{entry.attempts} attempt{'' if entry.attempts == 1 else 's'}"
-    fate = [((_STATES if inbound else _STATES_OUT)[entry.state], tone), (f"{tries}{_next_try(entry)}", Tone.PLAIN)]
-    if entry.status:
-        fate.insert(1, (f"server status {entry.status}", Tone.PLAIN))
-    if entry.settled_ms is not None:
-        took = milliseconds(entry.settled_ms - entry.received_ms)
-        fate.append((f"settled {_local(entry.settled_ms):%d %b %H:%M:%S}, {took} after it came", Tone.PLAIN))
-    marks = [] if entry.repeat is Repeat.NO else [(_REPEATS[entry.repeat], Tone.WARNING)]
-    if entry.ambiguous:
-        marks.insert(0, (_ambiguity(entry), Tone.WARNING))
-    came = f"{_local(entry.received_ms):%d %b %Y %H:%M:%S.%f}"[:-3]
-    blocks: list[tuple[str, list[Span]]] = [
-        (
-            "message",
-            [
-                (str(entry.id), Tone.STRONG),
-                (_decoded(entry.message_type), Tone.STRONG),
-                (_decoded(entry.control_id), Tone.STRONG),
-            ],
-        ),
-        (
-            "from" if inbound else "to",
-            [
-                (f"{entry.remote} on channel {entry.channel}" if inbound else entry.channel, Tone.PLAIN),
-                (f"received {came}" if inbound else f"pushed by the server {came}", Tone.PLAIN),
-            ],
-        ),
-        ("state", fate),
-        ("reason", [(veil(entry.reason), tone)] if entry.reason else []),
-        ("mark", marks),
-        *(_answers_in(entry) if inbound else _answers_out(entry)),
-        ("order", _order(entry, veil) if inbound else []),
-        ("text", [(f"{entry.size_bytes:,} bytes", Tone.PLAIN), (f"read as {read_as}", Tone.PLAIN)]),
-    ]
-    return [line for label, parts in blocks if parts for line in paragraph(label, parts, width or _ENDLESS)]
-
-
-def _ambiguity(entry: Entry) -> str:
-    if entry.direction is Direction.IN:
-        return "ambiguous: it was sent when the connection broke, so the server may have it twice"
-    if entry.state is State.HELD:
-        return "ambiguous: it was sent, and no answer came"
-    return "ambiguous: a try was not answered, so the remote may have it twice"
-
-
-def _answers_in(entry: Entry) -> list[tuple[str, list[Span]]]:
-    words, tone = _ACKS[entry.ack]
-    code, code_tone = _code(entry)
-    return [("ack", [(f"{code}, {words}" if code else words, tone if code_tone is Tone.PLAIN else code_tone)])]
-
-
-def _answers_out(entry: Entry) -> list[tuple[str, list[Span]]]:
-    code, tone = _code(entry)
-    said = f"{code}, from the remote" if code else "none came" if entry.state.finished else "none so far"
-    return [("ack", [(said, tone)]), ("server", [_ACKS_OUT[_owed(entry)]])]
-
-
-def _code(entry: Entry) -> Span:
-    """MSA-1 with its meaning; empty if there is none."""
-    if not entry.ack_code:
-        return "", Tone.PLAIN
-    meaning = _CODES.get(entry.ack_code[1:], "no code of table 0008")
-    return f"{entry.ack_code} ({meaning})", Tone.PLAIN if meaning == "accepted" else Tone.WARNING
-
-
-def _order(entry: Entry, veil: Callable[[str], str]) -> list[Span]:
-    key = veil(_decoded(entry.order_key).replace("\x1f", " + "))
-    number = [] if entry.seq is None else [(f"MSH-13 given: {entry.seq}", Tone.PLAIN)]
-    return [(f"key {key}" if key else "no key", Tone.PLAIN), *number]
-
-
-def _next_try(entry: Entry) -> str:
-    waits = entry.state is State.QUEUED and entry.attempts and entry.due_ms
-    return f", the next is due {_local(entry.due_ms):%d %b %H:%M:%S}" if waits else ""
-
-
-def _decoded(content: bytes) -> str:
+def decoded(content: bytes) -> str:
     return content.decode("utf-8", "backslashreplace")
 
 
-def _local(moment_ms: int) -> datetime:
+def local_time(moment_ms: int) -> datetime:
     return datetime.fromtimestamp(moment_ms / 1_000, tz=UTC).astimezone()
 
 

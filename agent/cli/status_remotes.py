@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
+from urllib.parse import unquote
 
 from agent.cli.amounts import age, count
 from agent.cli.lines import Line, Span, Tone, cells_of, clean, fitted, paragraph
@@ -232,5 +233,9 @@ def _address(client: ClientStatus) -> str:
 
 
 def _place_and_error(client: ClientStatus) -> tuple[str, str]:
-    """What a finding about its last error says: host and port, and the error."""
-    return _address(client).removeprefix("mllps://"), client.last_error
+    """What a finding about its last error says: host and port, or the channel whose line it uses, and the error."""
+    address = _address(client).removeprefix("mllps://")
+    if address.startswith("astm://"):
+        name = unquote(address.removeprefix("astm://"))
+        address = name if ":" in name else f"channel {name}"
+    return address, client.last_error

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cli.lines import Tone, cells_of, plain
+from agent.cli.message_head import head_lines
 from agent.cli.message_parts import masked, segments_of
-from agent.cli.message_view import LONG_CHARS, facts_of, head_lines, message_table, segment_lines, wrapped
+from agent.cli.message_view import LONG_CHARS, facts_of, message_table, segment_lines, wrapped
 from agent.store.ledger import Entry
-from agent.store.row import AckState, Direction, Repeat, State
+from agent.store.row import AckState, Content, Direction, Repeat, State
 
 MSH = "MSH|^~\\&|ADT|WARD|LAB|HOSP|20260101120000||ADT^A01^ADT_A01|MSG1|P|2.5.1"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC).astimezone()
@@ -42,7 +43,12 @@ ENTRY = Entry(
     answer_bytes=80,
     direction=Direction.IN,
     callback="",
+    content=Content.HL7,
 )
+BODY = ((f"{ENTRY.size_bytes:,} bytes", Tone.PLAIN), ("read as UTF-8", Tone.PLAIN))
+SCALE = replace(ENTRY, content=Content.BYTES, message_type=b"", control_id=b"", ack_code="")
+ANALYSER = replace(ENTRY, content=Content.ASTM, message_type=b"", ack_code="")
+SCANNER = replace(ENTRY, content=Content.DICOM, message_type=b"", ack_code="0000")
 URL = "mllp://lab.hospital:2575?durable=true"
 OUT = replace(
     ENTRY,
@@ -65,8 +71,8 @@ def test_a_patient_is_not_in_what_is_told_of_a_message(person: str) -> None:
     for entry in (ENTRY, OUT):
         entry = replace(entry, state=State.REJECTED, reason=f"no {person} here", order_key=person.encode())
 
-        assert person in plain(head_lines(entry, "UTF-8", mask=False, width=None))
-        assert person not in plain(head_lines(entry, "UTF-8", mask=True, width=None))
+        assert person in plain(head_lines(entry, BODY, mask=False, width=None))
+        assert person not in plain(head_lines(entry, BODY, mask=True, width=None))
         assert person not in json.dumps(facts_of(entry), ensure_ascii=False)
         assert person not in plain(message_table([entry], NOW, None))
 
@@ -124,7 +130,7 @@ class TestLayout:
         for mask in (False, True):
             for direction in Direction:
                 entry = replace(entry, direction=direction, callback=hostile)
-                lines = head_lines(entry, "UTF-8", mask=mask, width=80)
+                lines = head_lines(entry, BODY, mask=mask, width=80)
                 lines += segment_lines(segments_of(f"{MSH}\rPID|||{hostile}\r{hostile}\r", mask=mask), 80)
                 lines += message_table([entry], NOW, 80)
                 assert plain(lines).replace("\n", "").isprintable()
@@ -228,10 +234,27 @@ class TestTable:
             (replace(OUT, ack=AckState.PENDING, ack_code="", callback=""), "-", Tone.QUIET),
             (replace(OUT, ack=AckState.NOT_OWED, callback=""), "AA", Tone.PLAIN),
             (replace(OUT, ack=AckState.NOT_OWED, ack_code="AE", callback=""), "AE", Tone.WARNING),
+            (replace(SCALE, ack=AckState.PENDING), "-", Tone.QUIET),
+            (replace(SCALE, ack=AckState.NOT_OWED), "-", Tone.QUIET),
+            (SCALE, "sent", Tone.PLAIN),
+            (replace(SCALE, ack=AckState.UNDELIVERED), "unsent", Tone.WARNING),
+            (replace(ANALYSER, ack=AckState.PENDING), "ACK", Tone.PLAIN),
+            (replace(ANALYSER, ack=AckState.NOT_OWED), "ACK", Tone.PLAIN),
+            (ANALYSER, "sent", Tone.PLAIN),
+            (replace(ANALYSER, ack=AckState.UNDELIVERED), "unsent", Tone.WARNING),
+            (replace(SCANNER, ack=AckState.PENDING), "0000", Tone.PLAIN),
+            (replace(SCANNER, ack=AckState.NOT_OWED), "0000", Tone.PLAIN),
+            (replace(OUT, content=Content.ASTM, ack_code="ACK"), "ACK", Tone.PLAIN),
+            (SCALE, "bytes", Tone.QUIET),
+            (ANALYSER, "astm", Tone.QUIET),
+            (SCANNER, "dicom", Tone.QUIET),
         ],
     )
     def test_what_needs_a_person_is_coloured(self, entry: Entry, cell: str, tone: Tone) -> None:
         assert (cell, tone) in [(text.rstrip(), tone) for text, tone in message_table([entry], NOW, None)[1]]
+
+    def test_where_all_speak_hl7_no_line_says_so(self) -> None:
+        assert "hl7" not in plain(message_table([ENTRY, OUT], NOW, None))
 
 
 class TestHead:
@@ -257,7 +280,7 @@ class TestHead:
         ],
     )
     def test_the_fate_of_a_message_is_told_in_words(self, entry: Entry, words: str) -> None:
-        assert words in plain(head_lines(entry, "UTF-8", mask=False, width=None))
+        assert words in plain(head_lines(entry, BODY, mask=False, width=None))
 
     @pytest.mark.parametrize(
         ("entry", "words"),
@@ -285,19 +308,48 @@ class TestHead:
         ],
     )
     def test_the_fate_of_a_message_that_goes_out_is_told_in_words(self, entry: Entry, words: str) -> None:
-        shown = plain(head_lines(entry, "UTF-8", mask=False, width=None))
+        shown = plain(head_lines(entry, BODY, mask=False, width=None))
 
         assert words in shown
         assert "order" not in shown
         assert "channel" not in shown
         assert "sender" not in shown
 
+    @pytest.mark.parametrize(
+        ("entry", "words"),
+        [
+            (SCALE, "message 4711  bytes of a stream"),
+            (SCALE, "ack     the server's answer was written back to the device"),
+            (replace(SCALE, ack=AckState.PENDING), "the device hears what the server answers, if it does"),
+            (replace(SCALE, ack=AckState.UNDELIVERED), "the server's answer did not reach the device"),
+            (replace(SCALE, ack=AckState.NOT_OWED), "there was nothing to write back to the device"),
+            (SCALE, "bytes   2,048 bytes"),
+            (ANALYSER, "message 4711  ASTM session  MSG1"),
+            (ANALYSER, "each frame was acknowledged as it came  the server's answer was sent to the analyser"),
+            (replace(ANALYSER, ack=AckState.PENDING), "ack     each frame was acknowledged as it came\n"),
+            (replace(ANALYSER, ack=AckState.UNDELIVERED), "the server's answer did not reach the analyser"),
+            (ANALYSER, "records 2,048 bytes"),
+            (SCANNER, "message 4711  DICOM object  MSG1"),
+            (SCANNER, "ack     success (0000), told as soon as the object was safe"),
+            (SCANNER, "object  2,048 bytes"),
+            (replace(OUT, content=Content.ASTM, ack_code="ACK"), "ack     ACK (every frame), from the remote"),
+        ],
+    )
+    def test_lines_that_speak_no_hl7_are_told_in_their_own_words(self, entry: Entry, words: str) -> None:
+        assert words in plain(head_lines(entry, BODY, mask=False, width=None))
+
     @pytest.mark.parametrize("width", [60, 80, 120])
     def test_it_fits_the_window(self, width: int) -> None:
-        for entry in (ENTRY, replace(OUT, channel=f"{URL}&encoding=iso-8859-1&tls={'x' * 100}")):
+        for entry in (
+            ENTRY,
+            SCALE,
+            ANALYSER,
+            SCANNER,
+            replace(OUT, channel=f"{URL}&encoding=iso-8859-1&tls={'x' * 100}"),
+        ):
             entry = replace(entry, ambiguous=True, reason="a long reason " * 20, settled_ms=ENTRY.received_ms)
 
-            assert max(map(cells_of, plain(head_lines(entry, "UTF-8", mask=False, width=width)).splitlines())) <= width
+            assert max(map(cells_of, plain(head_lines(entry, BODY, mask=False, width=width)).splitlines())) <= width
 
 
 def test_facts_for_a_script_are_whole_and_name_no_patient() -> None:
@@ -309,6 +361,7 @@ def test_facts_for_a_script_are_whole_and_name_no_patient() -> None:
     assert facts == {
         "id": 4711,
         "direction": "in",
+        "content": "hl7",
         "channel": "adt",
         "remote": "10.1.1.1:5000",
         "received": "2026-11-22T03:00:00.045Z",

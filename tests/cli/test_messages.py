@@ -169,7 +169,7 @@ class TestList:
         ("words", "sentence"),
         [
             (["--direction", "out"], "of what goes out, only that to remotes with durable=true is kept here"),
-            (["--channel", "lba"], "none of a channel 'lba', only of adt,"),
+            (["--channel", "lba"], "none of a channel 'lba', but of adt,"),
             (["--type", "XYZ"], "No messages that fit"),
         ],
     )
