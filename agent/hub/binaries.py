@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from agent.hub.outcomes import Outcome, Refused
 
-MAX_BYTES = 1024 * 1024 * 1024
+MAX_BYTES = 2 * 1024 * 1024 * 1024
 TOO_LARGE = Outcome(413, "", "too-long", f"Content is larger than {MAX_BYTES} bytes")
 
 

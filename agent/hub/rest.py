@@ -92,6 +92,8 @@ class Rest:
                     raise Refused(bad_request("Incorrect resource type"))
                 created = await self._resources.create(resource, self._access.author_of(client))
                 return self._resource(request, created, status=201)
+            case "GET", ["Binary", id_] if wants_resource(request.headers.get("Accept", "")):
+                return self._resource(request, self._with_link(self._resources.get("Binary", id_)))
             case "GET", ["Binary", id_]:
                 return self.content(id_)
             case "PUT", ["Binary", id_]:
@@ -284,6 +286,15 @@ async def _query(request: web.Request) -> Query:
     if request.content_type == "application/x-www-form-urlencoded":
         return [*pairs, *((key, value) for key, value in (await request.post()).items() if isinstance(value, str))]
     return [*pairs, *((key, text_of(value)) for key, value in pairs_of(await _body(request)) if value is not None)]
+
+
+def wants_resource(accept: str) -> bool:
+    """Whether a reader of a Binary would rather have the resource than its content (FHIR R4 §2.44.3).
+
+    Only who asks for FHIR and for nothing else does: clients of FHIR name it in every request, and take `*/*` too.
+    """
+    kinds = [kind.partition(";")[0].strip().lower() for kind in accept.split(",")]
+    return all(kind == FHIR_JSON for kind in kinds)
 
 
 def _is_asynchronous(request: web.Request) -> bool:

@@ -46,6 +46,8 @@ from agent.protocol.hl7 import build_ack
 HL7 = "x-application/hl7-v2+er7"
 JSON = "application/json"
 JSON_TYPES = frozenset({JSON, "application/fhir+json"})
+# of byte streams, analysers (ASTM E1394) and DICOM senders, as an agent's channels bring them
+WITHOUT_ACKNOWLEDGEMENT = frozenset({"application/octet-stream", "x-application/astm-e1394", JSON})
 AT_ONCE = 64  # messages that one target may be working on
 ANSWER_BYTES = 16 * 1024 * 1024
 
@@ -131,8 +133,11 @@ class Targets:
         return found
 
     def acknowledge(self, delivery: Delivery) -> Answer:
-        """The built-in `ack`: AA for HL7, 400 for anything else."""
+        """The built-in `ack`: AA for HL7; what devices without acknowledgements send is taken without a word; 400 for
+        anything else."""
         if delivery.header is None:
+            if delivery.content_type in WITHOUT_ACKNOWLEDGEMENT:
+                return Answer(200, delivery.content_type, "")
             return failed("ack answers HL7 v2 messages only: send contentType x-application/hl7-v2+er7")
         stamp, now_ms = self._stamps.now()
         self._last_ack = max(now_ms, self._last_ack + 1)  # the recorded MSH-10 is in ms; ours is unique too

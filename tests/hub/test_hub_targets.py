@@ -59,6 +59,21 @@ async def test_ack_is_for_hl7_only(agent_line: Line) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/octet-stream", "0268656c6c6f03"),
+        ("x-application/astm-e1394", "H|\\^&\rL|1|N\r"),
+        ("application/json", '{"binary":{"reference":"Binary/1"}}'),
+    ],
+)
+async def test_ack_takes_what_devices_without_acknowledgements_send(
+    agent_line: Line, content_type: str, body: str
+) -> None:
+    frame = await agent_line.ask(agent_line.message(contentType=content_type, body=body))
+    assert (frame["statusCode"], frame["contentType"], frame["body"]) == (200, content_type, "")
+
+
+@pytest.mark.parametrize(
     ("code", "body", "content_type", "expected"),
     [
         ("python hub_bots:shout", "msg", "text/plain", "MSG"),
