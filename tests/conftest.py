@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,11 @@ PACKAGE = Path(__file__).parent / "npm" / "package.json"
 # A property is about what a function returns; how long that takes on a busy machine is the benchmarks' business.
 settings.register_profile("onprem-agent", deadline=None)
 settings.load_profile("onprem-agent")
+
+# A shell starts what runs in its background with SIGINT ignored, and the programs that tests interrupt would inherit
+# that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WITHOUT = "ONPREM_AGENT_TESTS_WITHOUT_NPM"
 

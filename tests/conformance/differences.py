@@ -30,12 +30,6 @@ def rewritten(party: str, scenario: str, lines: Lines) -> Lines:
 LEFT_OUT: tuple[LeftOut, ...] = (
     LeftOut(
         "agent",
-        ("inbound-bytestream",),
-        "Byte streams (tcp://) are not carried by this version: the configuration is refused with the channel's name, "
-        "nothing listens on the port, and so there is nobody whom the recorded device could talk to.",
-    ),
-    LeftOut(
-        "agent",
         ("agent-offline", "api-unauthorized", "client-to-server-odd-frames", "push-agent-offline"),
         "No agent takes part in these: a tool or a hand-made client talks to the server.",
     ),

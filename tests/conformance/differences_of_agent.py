@@ -95,6 +95,38 @@ OF_THE_AGENT: tuple[Difference, ...] = (
     ),
     Difference(
         "agent",
+        ("inbound-bytestream",),
+        "bytes before the start character are no part of the message",
+        "What stands outside of the two characters is the noise of the line; whether it came in one packet with the "
+        "message or in another must not change the message.",
+        together(
+            reworded(line("", "ws ", "frame", "6e6f697365027370"), "6e6f69736502", "02"),
+            reworded(line("agent", "device ", "bytes", "^noise"), "^noise", ""),
+        ),
+    ),
+    Difference(
+        "agent",
+        ("inbound-bytestream",),
+        "the next message of a connection goes to the server after the answer to the one before, and each answer is "
+        "written for itself",
+        "What one device sends in order is processed in order, whatever it speaks.",
+        together(
+            instead(
+                line("agent", "device ", "bytes", "^\x02one\x03\x02two\x03$"),
+                lambda one: (one.saying("\x02one\x03"), one.saying("\x02two\x03")),
+            ),
+            one_at_a_time,
+        ),
+    ),
+    Difference(
+        "agent",
+        ("inbound-bytestream",),
+        "a device that is connected when the agent stops sees its connection end",
+        "It can connect again at once, and need not find out by a message that nobody takes.",
+        after(line("host", "process", "stop"), Line("agent", "device 45898", "close")),
+    ),
+    Difference(
+        "agent",
         ("inbound-not-hl7",),
         "a frame that is no HL7 is answered with AR",
         "A sender that hears nothing waits or repeats for ever; the reason in the answer lets a person mend it.",
@@ -195,7 +227,7 @@ OF_THE_AGENT: tuple[Difference, ...] = (
             ),
             refused(
                 "declare use of port",
-                "second.address: channel adt listens on port 27001 already (127.0.0.1) — "
+                "second.address: channel adt listens on port 27001 too — "
                 "give one of them another port or another address of this host",
             ),
             refused(
@@ -212,21 +244,24 @@ OF_THE_AGENT: tuple[Difference, ...] = (
         "a scheme that the agent does not carry makes a reload fail, and the old configuration stays in force",
         "The recorded agent reports success and stops listening: the sender's messages are lost, and nobody is told.",
         together(
-            refused_reload("foo://0.0.0.0:27005", "adt.address: the scheme 'foo' is unknown — use mllp:// or mllps://"),
             refused_reload(
-                "foo://0.0.0.0:27006", "second.address: the scheme 'foo' is unknown — use mllp:// or mllps://"
+                "foo://0.0.0.0:27005",
+                "adt.address: the scheme 'foo' is unknown — use mllp://, mllps://, tcp://, astm://, dicom:// or serial://",
+            ),
+            refused_reload(
+                "foo://0.0.0.0:27006",
+                "second.address: the scheme 'foo' is unknown — use mllp://, mllps://, tcp://, astm://, dicom:// or serial://",
             ),
         ),
     ),
     Difference(
         "agent",
         ("reload-config-errors",),
-        "a byte stream (tcp://) is refused as such, whatever its parameters",
-        "This version does not carry byte streams, and says so with the channel's name instead of not listening.",
+        "a byte stream without its characters is refused in words that name the channel, the parameter and the remedy",
+        "Whoever corrects it knows what to write; a missing start character is no error, as the end is enough.",
         refused(
             "Failed to parse startChar",
-            "second.address: tcp:// (byte streams) is not carried by this version yet — "
-            "use mllp://, or leave this channel to an agent that carries it",
+            "second.endChar: nothing says where a message ends — add endChar, like endChar=%03 for the character ETX",
         ),
     ),
     Difference(

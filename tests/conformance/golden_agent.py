@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
-import random
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -21,6 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from free_ports import free_port
 from golden_agent_lines import HEARTBEATS, RELOAD, states, waits
 from golden_daemon import DaemonProcess
 from golden_names import Names
@@ -31,8 +29,6 @@ from golden_transcript import HEARTBEAT_REQUEST, HEARTBEAT_RESPONSE, Line, Trans
 TOKEN = "<access-token>"
 LOGS_REQUEST = "agent:logs:request"
 LOG_LINES = 20  # if the server does not say how many
-# Below the range that the system takes outgoing ports from.
-_PORTS = itertools.count(random.Random().randrange(12_000, 28_000))
 
 
 class AgentStage:
@@ -64,6 +60,7 @@ class AgentStage:
         self._devices: dict[str, tuple[asyncio.StreamWriter, str]] = {}
         self._ours: set[str] = set()  # connections that this side has ended: their end is no news
         self._codecs: dict[str, str] = {}
+        self._ends: dict[str, bytes] = {}  # of byte streams, by recorded port
         self._closed_early: list[Line] = []
         self._settling, self._settled = False, asyncio.Event()
         self._remotes = Remotes(lines, self.ear, self.names)
@@ -289,10 +286,13 @@ class AgentStage:
                     continue
                 recorded = f"{parts.hostname}:{parts.port}"
                 if recorded == self.names.to_actual(recorded):
-                    port = _free_port()
+                    port = free_port()
                     self.names.learn(recorded, f"127.0.0.1:{port}")
                     self.names.learn(f" port {parts.port} ", f" port {port} ")
-                self._codecs[str(parts.port)] = parse_qs(parts.query).get("encoding", ["utf-8"])[0]
+                query = parse_qs(parts.query)
+                self._codecs[str(parts.port)] = query.get("encoding", ["utf-8"])[0]
+                if parts.scheme == "tcp" and "endChar" in query:
+                    self._ends[str(parts.port)] = query["endChar"][0].encode()
 
     async def _connect(self, line: Line) -> None:
         port = int(self.names.to_actual(f"0.0.0.0:{line.text}").rpartition(":")[2])
@@ -306,7 +306,10 @@ class AgentStage:
         port = writer.get_extra_info("sockname")[1]
         self.names.learn(f"127.0.0.1:{line.lane.split()[1]}", f"127.0.0.1:{port}")
         self._devices[line.lane] = writer, self._codecs[line.text]
-        self._tasks.create_task(self._listen(line.lane, reader), name=line.lane)
+        if (end := self._ends.get(line.text)) is not None:
+            self._tasks.create_task(self._listen_to_bytes(line.lane, reader, end), name=line.lane)
+        else:
+            self._tasks.create_task(self._listen(line.lane, reader), name=line.lane)
 
     async def _send(self, lane: str, data: bytes) -> None:
         writer, _ = self._devices[lane]
@@ -323,14 +326,10 @@ class AgentStage:
             if lane not in self._ours:
                 self.ear.hear(Line("agent", lane, "close"))
 
-
-def _free_port() -> int:
-    for port in _PORTS:
-        with socket.socket() as candidate:
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                candidate.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
+    async def _listen_to_bytes(self, lane: str, reader: asyncio.StreamReader, end: bytes) -> None:
+        try:
+            while data := await reader.readuntil(end):
+                self.ear.hear(Line("agent", lane, "bytes", data.decode("latin-1")))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if lane not in self._ours:
+                self.ear.hear(Line("agent", lane, "close"))

@@ -212,6 +212,11 @@ def _messages(lines: Lines) -> dict[Line, tuple[str, str]]:
         elif one.by == "server" and frame.get("type") == "agent:transmit:response" and "callback" in frame:
             messages[one] = lane, frame["callback"]
             answers[lane, str(frame.get("body"))] = frame["callback"]
-        elif one.by == "agent" and (one.lane, one.text) in answers:
-            messages[one] = one.lane, answers[one.lane, one.text]
+        elif one.by == "agent" and (one.lane, said := _body_of(one)) in answers:
+            messages[one] = one.lane, answers[one.lane, said]
     return messages
+
+
+def _body_of(one: Line) -> str:
+    """What is written to a device, as it stands in a frame: bytes in hexadecimal."""
+    return one.text.encode("latin-1").hex() if one.kind == "bytes" else one.text

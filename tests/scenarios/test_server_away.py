@@ -48,7 +48,7 @@ async def test_with_a_last_good_configuration_the_ward_is_served_while_the_serve
 
 async def test_at_the_very_first_start_without_a_server_the_agent_stays_and_says_why(ward: Ward) -> None:
     # given a server that is away, and an agent that has never seen it
-    server = ScriptedServer(ward.port())
+    server = ScriptedServer(ward.port(), ward.folder)
     port = ward.port()
     server.channel("adt", port)
 

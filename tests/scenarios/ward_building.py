@@ -6,14 +6,12 @@ Promise: everything is closed when the scenario is over, and an agent that crash
 
 from __future__ import annotations
 
-import itertools
-import random
-import socket
 import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from free_ports import free_port
 from ward_agents import AgentProcess, FarEnd
 from ward_devices import Device
 from ward_remotes import Remote
@@ -21,21 +19,6 @@ from ward_servers import ScriptedServer
 from ward_strangers import Stranger
 
 from agent.hub import Hub
-
-# Below the range that the system takes outgoing ports from: a port stays free while its agent restarts.
-_PORTS = itertools.count(random.Random().randrange(12_000, 28_000))
-
-
-def free_port() -> int:
-    for port in _PORTS:
-        with socket.socket() as candidate:
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                candidate.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
 
 
 class Ward:
@@ -49,7 +32,7 @@ class Ward:
 
     async def server(self) -> ScriptedServer:
         """A server that listens and accepts every message until it is told otherwise."""
-        server = ScriptedServer(free_port())
+        server = ScriptedServer(free_port(), self.folder)
         await server.come()
         self._stack.push_async_callback(server.go)
         return server

@@ -12,12 +12,14 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
 from ward_messages import ack_text, control_id_of
 
 WITHIN_S = 10.0
+HL7 = "x-application/hl7-v2+er7"
 AGENT_ID = "6d1a7b50-3b1c-4a0e-9c59-1b1f0d2a7c11"
 
 
@@ -53,7 +55,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One transmit request. `attempt`: 1, or what the mark in the callback says."""
+    """One transmit request. `attempt`: 1, or what the mark in the callback says. `control_id`: MSH-10 of an HL7
+    message, else empty."""
 
     link: Link
     channel: str
@@ -61,6 +64,7 @@ class Asked:
     callback: str
     control_id: str
     attempt: int
+    content_type: str
 
     async def answer(self, body: Any, status: int | None = 200, **changes: Any) -> None:
         """An `agent:transmit:response`; a change to None leaves the field out."""
@@ -68,7 +72,7 @@ class Asked:
             "type": "agent:transmit:response",
             "channel": self.channel,
             "remote": self.remote,
-            "contentType": "x-application/hl7-v2+er7",
+            "contentType": HL7,
             "statusCode": status,
             "callback": self.callback,
             "body": body,
@@ -93,10 +97,11 @@ async def silence(asked: Asked) -> None:
 
 
 class ScriptedServer:
-    """Configure with `channel(…)` before an agent asks. `status`: that of the Agent resource."""
+    """Configure with `channel(…)` before an agent asks. `status`: that of the Agent resource. `folder`: for uploads."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, folder: Path) -> None:
         self.port = port
+        self.folder = folder
         self.base_url = f"http://127.0.0.1:{port}/"
         self.agent_id, self.client_id, self.client_secret = AGENT_ID, "a-client", "a-secret"
         self.script: Script = accept
@@ -109,6 +114,8 @@ class ScriptedServer:
         self.links: list[Link] = []
         self.configuration_reads = 0
         self.settings: dict[str, bool | int | str] = {}  # Agent.setting
+        self.binaries: dict[str, Path] = {}  # what was uploaded, by id
+        self.upload_troubles: list[int] = []  # statuses of the next uploads, instead of taking them
         self._pushes = 0
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -137,7 +144,7 @@ class ScriptedServer:
         frame = {
             "type": "agent:transmit:request",
             "remote": remote,
-            "contentType": "x-application/hl7-v2+er7",
+            "contentType": HL7,
             "body": body if isinstance(body, str) else body.decode(),
             "callback": callback,
             **more,
@@ -156,10 +163,11 @@ class ScriptedServer:
 
     async def come(self) -> None:
         """Listen."""
-        application = web.Application()
+        application = web.Application(client_max_size=1 << 40)
         application.router.add_post("/oauth2/token", self._token)
         application.router.add_get("/auth/me", self._me)
         application.router.add_get("/fhir/R4/{type}/{id}", self._read)
+        application.router.add_post("/fhir/R4/Binary", self._upload)
         application.router.add_get("/ws/agent", self._serve)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -198,6 +206,19 @@ class ScriptedServer:
         if form.get("client_secret") != self.client_secret:
             return web.json_response({"error": "invalid_request", "error_description": "Invalid secret"}, status=400)
         return web.json_response({"token_type": "Bearer", "expires_in": 3600, "access_token": "a-token"})
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        self._changed.set()
+        number = str(len(self.binaries) + 1)
+        fresh = self.folder / f"binary-{self.port}-{number}"
+        with fresh.open("wb") as file:
+            async for piece in request.content.iter_chunked(1 << 20):
+                file.write(piece)
+        if self.upload_troubles:
+            return web.json_response({"resourceType": "OperationOutcome"}, status=self.upload_troubles.pop(0))
+        self.binaries[number] = fresh
+        answer = {"resourceType": "Binary", "id": number, "contentType": request.content_type}
+        return web.json_response(answer, status=201)
 
     async def _me(self, request: web.Request) -> web.Response:
         return web.json_response({"project": {"name": "Scenario"}})
@@ -256,8 +277,9 @@ class ScriptedServer:
                     frame["channel"],
                     frame["remote"],
                     frame["callback"],
-                    control_id_of(frame["body"]),
+                    control_id_of(frame["body"]) if frame["contentType"] == HL7 else "",
                     int(mark or 1),
+                    frame["contentType"],
                 )
                 self.heard.append(asked)
                 if self.keeps_bodies:
