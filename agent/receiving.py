@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -148,7 +149,11 @@ class Receiving:
         return None
 
     def findings(self) -> Iterator[Finding]:
-        """What an analyser was told is safe, and cannot be read."""
+        """What analysers were told is safe, and does not go on its way."""
+        for name, count in Counter(left.channel for left in self._leftovers()).items():
+            text = f"{count} sessions of analysers that broke off wait for a channel that is not configured any more"
+            remedy = "add the channel again, under the same name, to have them delivered"
+            yield Finding("draft.not-configured", Severity.WARNING, text, remedy, name)
         for unread in self._drafts.unread:
             text = f"what an analyser has sent cannot be read any more: {unread.reason}"
             remedy = "ask the laboratory to send its last results again, and keep the file for a closer look"
@@ -200,13 +205,17 @@ class Receiving:
 
     def _recover(self, intake: AstmIntake, channel: str) -> None:
         """What an earlier process acknowledged to this channel's analysers and did not finish."""
+        left = self._leftovers()
+        self._left = [each for each in left if each.channel != channel]
+        intake.recover(each for each in left if each.channel == channel)
+
+    def _leftovers(self) -> list[LeftDraft]:
+        """What earlier processes have left, and no channel has taken up yet."""
         if self._left is None:
             self._left = self._drafts.leftovers()
             for unread in self._drafts.unread:
                 log.error("draft.unread", path=str(unread.path), reason=unread.reason)
-        mine = [left for left in self._left if left.channel == channel]
-        self._left = [left for left in self._left if left.channel != channel]
-        intake.recover(mine)
+        return self._left
 
     def _refusal(self, channel: str, reference: str, reason: str) -> None:
         if self._spool.trouble is not None:

@@ -5,6 +5,7 @@ Secret: which places these are. Promise: an agent that was looked at has ended, 
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import aiohttp
@@ -21,8 +22,8 @@ def assert_nobody_in(text: str, where: str) -> None:
 
 async def assert_nobody_is_named(agent: AgentProcess, server: ScriptedServer, metrics_url: str) -> None:
     """Neither people nor machines that look at the agent are told who the patient is."""
-    for words in (("status",), ("status", "--json"), ("channel", "list"), ("channel", "plan", "--from-server")):
-        _, shown = await agent.ask(*words)
+    verbs = (("status",), ("status", "--json"), ("channel", "list"), ("channel", "plan", "--from-server"))
+    for words, (_, shown) in zip(verbs, await asyncio.gather(*(agent.ask(*words) for words in verbs)), strict=True):
         assert_nobody_in(shown, " ".join(words))
     async with aiohttp.ClientSession() as http:
         for path in ("metrics", "readyz", "healthz"):
