@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from astm_instrument import ACK, ENQ, EOT, frames_of
 from ward_agents import AgentProcess
 from ward_building import Ward
 from ward_servers import Asked, ScriptedServer
@@ -158,3 +159,34 @@ async def test_an_adapter_that_is_unplugged_is_told_and_works_again_when_it_is_b
 
     await cable.says(b"\x02after\x03")
     await the_server_has(server, b"\x02after\x03")
+
+
+async def test_an_analyser_on_a_serial_line_sends_results_and_gets_orders(
+    ward: Ward, server: ScriptedServer, cable: Cable
+) -> None:
+    # given an analyser whose line is a serial port
+    async def take(asked: Asked) -> None:
+        await asked.answer("")
+
+    server.script = take
+    server.endpoint("lab", f"serial://{cable.path}?mode=astm")
+    agent = await ward.running_agent(server)
+    await connected(agent)
+    # when it sends a session
+    results = [b"H|\\^&|||analyser", b"R|1|^^^GLU|5.4|mmol/L", b"L|1|N"]
+    for said in (ENQ, *frames_of(results)):
+        await cable.says(said)
+        assert await cable.hears_until(ACK) == ACK
+    await cable.says(EOT)
+    # then the server has it
+    await server.until(lambda: server.bodies == ["".join(f"{record.decode()}\r" for record in results)])
+    # and what is pushed to the channel goes over the same line
+    orders = [b"H|\\^&", b"O|1|S1||^^^GLU", b"L|1|N"]
+    callback = await server.push("astm://lab", b"\r".join(orders) + b"\r")
+    assert await cable.hears_until(ENQ) == ENQ
+    for frame in frames_of(orders):
+        await cable.says(ACK)
+        assert await cable.hears_until(b"\r\n") == frame
+    await cable.says(ACK)
+    assert await cable.hears_until(EOT) == EOT
+    assert (await server.answer_to(callback))["statusCode"] == 200
