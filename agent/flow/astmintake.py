@@ -75,10 +75,9 @@ class AstmIntake(Reception):
         self._take(sender, message, UNFINISHED)
 
     def closed(self, sender: Sender) -> None:
-        """Nothing more comes from it: a draft that is left holds no frame that was acknowledged."""
-        draft = self._open.pop(sender, None)
-        if draft is not None:
-            draft.discard()
+        """Nothing more comes from it. A draft that is left holds no frame that was acknowledged; if it does hold
+        anything, the next start makes a message of it."""
+        self._open.pop(sender, None)
 
     def broken(self, sender: Sender, error: BrokenFrame) -> None:
         self._note_refusal("broken-frame", error)

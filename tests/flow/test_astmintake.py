@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 from pathlib import Path
 
 import pytest
@@ -118,17 +119,46 @@ async def test_an_empty_session_says_nothing(desk: Desk) -> None:
 
 
 async def test_a_session_of_which_nothing_could_be_kept_leaves_no_draft(desk: Desk, folder: Path) -> None:
+    def out_of_space(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    desk.drafts = Drafts(folder, sync=out_of_space)
     desk.open(LAB)
     analyser = desk.device(channel="lab")
-    folder.write_text("no folder can be made where a file is")
     assert await keeps(desk, analyser, HEADER) == [False]
-    folder.unlink()
 
     the_intake(desk).closed(analyser)
 
     await desk.drafts.close()
-    assert Drafts(folder).leftovers() == []
+    desk.drafts = Drafts(folder)
+    assert desk.drafts.leftovers() == []
     await desk.hears(0)
+
+
+async def test_who_has_gone_is_forgotten_and_what_was_kept_is_there_at_the_next_start(desk: Desk, folder: Path) -> None:
+    desk.open(LAB)
+    analyser = desk.device(channel="lab")
+    await keeps(desk, analyser, HEADER)
+
+    the_intake(desk).closed(analyser)
+    the_intake(desk).receive(analyser, [HEADER])
+
+    await desk.hears(0)
+    await desk.drafts.close()
+    desk.drafts = Drafts(folder)
+    assert [left.message for left in desk.drafts.leftovers()] == [HEADER]
+
+
+async def test_with_ignore_response_the_analyser_hears_nothing(desk: Desk) -> None:
+    desk.open(dataclasses.replace(LAB, wire=Astm(ignore_response=True)))
+    analyser = desk.device(channel="lab")
+    await keeps(desk, analyser, HEADER, END)
+    the_intake(desk).receive(analyser, [HEADER + END])
+    (frame,) = await desk.hears(1)
+
+    desk.server.answer(frame, body=WHOLE.decode())
+
+    assert analyser.told == []
 
 
 async def test_drafts_of_a_process_that_was_killed_become_messages_once(tmp_path: Path, folder: Path) -> None:

@@ -187,3 +187,13 @@ async def test_what_waits_for_the_server_goes_after_a_restart_too(tmp_path: Path
 
         (frame,) = await desk.hears(1)
         assert (frame.content_type, frame.body) == ("application/octet-stream", "0268656c6c6f03")
+
+
+async def test_a_device_does_not_wait_for_the_answer_to_another(desk: Desk) -> None:
+    desk.open(BYTES)
+    one, other = desk.device(channel="bytes"), desk.device("10.0.0.2:40001", channel="bytes")
+
+    desk.send(one, b"\x02one\x03", channel="bytes")
+    desk.send(other, b"\x02two\x03", channel="bytes")
+
+    assert [frame.remote for frame in await desk.hears(2)] == [one.remote, other.remote]

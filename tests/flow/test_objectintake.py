@@ -202,6 +202,21 @@ async def test_many_objects_go_side_by_side(archive: Archive) -> None:
     assert len(references) == 50
 
 
+async def test_a_gap_between_messages_begins_when_one_goes_and_not_when_its_object_does(archive: Archive) -> None:
+    archive.desk.open(dataclasses.replace(PACS, messages_per_min=60))
+    archive.arrives()
+    archive.arrives()
+    await archive.desk.hears(1)
+    assert await archive.answers(2) == ["", ""]
+    archive.desk.clock.s += 1
+    archive.desk.dispatcher.pump()
+    await archive.desk.bell.until(lambda: len(archive.server.contents) == 2)
+    archive.desk.clock.s += 1
+    await archive.desk.stored()
+    archive.desk.dispatcher.pump()
+    await archive.desk.hears(2)
+
+
 async def test_what_waits_is_uploaded_after_a_restart(tmp_path: Path) -> None:
     async with an_archive(tmp_path) as archive:
         archive.desk.server.live = archive.desk.server.writable = False
