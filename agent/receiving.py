@@ -41,6 +41,7 @@ from agent.spec import Astm, ByteStream, ChannelSpec, Dicom, Mllp, RemoteSpec
 from agent.store.drafts import Drafts, LeftDraft
 from agent.store.objects import Objects, undelivered_objects
 from agent.store.row import Content, Row
+from agent.store.salvage import left_aside
 from agent.store.spool import Spool
 from agent.store.sqlite import SpoolTrouble
 
@@ -48,6 +49,7 @@ log = structlog.get_logger("main")
 
 CROWDED_BYTES: Final = 32 << 20  # taken but not yet on the platter: beyond it senders wait
 SWEEP_OBJECTS_S: Final = 3_600.0
+CLOSE_DRAFTS_S: Final = 1.0  # of the 10 s that a supervisor grants, as little as the spool takes
 
 
 class Receiving:
@@ -71,8 +73,9 @@ class Receiving:
         # not the loop's clock: uvloop's has a resolution of a millisecond, which is a whole round trip
         self.replies = Replies(self._late, time.monotonic)
         self._answers = Answers(self.replies, Voice(), self._content_log)
-        self._drafts = Drafts(told.paths.data_dir / "drafts")
+        self._drafts = Drafts(told.paths.data_dir / "drafts", close_within_s=CLOSE_DRAFTS_S)
         self._left: list[LeftDraft] | None = None
+        self._unnamed = 0
         self.objects = Objects(told.paths.data_dir / "objects")
         self._uploads = Uploads(self.objects, upload)
         self.dispatcher = Dispatcher(
@@ -121,8 +124,7 @@ class Receiving:
     async def close(self) -> None:
         """Let go of everything, at once."""
         self.channels.cut()
-        await self._drafts.close()
-        await self.objects.close()
+        await asyncio.gather(self._drafts.close(), self.objects.close())
 
     def park_the_rest(self) -> None:
         """Channels that nobody configures any more, but whose messages are still here."""
@@ -154,6 +156,10 @@ class Receiving:
             text = f"{count} sessions of analysers that broke off wait for a channel that is not configured any more"
             remedy = "add the channel again, under the same name, to have them delivered"
             yield Finding("draft.not-configured", Severity.WARNING, text, remedy, name)
+        if self._unnamed:
+            text = f"{self._unnamed} DICOM objects are named by no message, perhaps since the spool was damaged"
+            remedy = "look through them, bring what is missing to the server, and then move the damaged spool away"
+            yield Finding("objects.unnamed", Severity.ERROR, text, remedy, str(self.objects.folder))
         for unread in self._drafts.unread:
             text = f"what an analyser has sent cannot be read any more: {unread.reason}"
             remedy = "ask the laboratory to send its last results again, and keep the file for a closer look"
@@ -237,10 +243,21 @@ class Receiving:
         """Delete the files that no message names any more: retention took it, or it was never stored."""
         while True:
             try:
-                await self.objects.sweep(self._wanted)
+                await self._sweep()
             except SpoolTrouble as trouble:
                 log.warning("objects.not-swept", reason=str(trouble), remedy=trouble.hint)
             await asyncio.sleep(SWEEP_OBJECTS_S)
 
-    async def _wanted(self, numbers: list[int]) -> set[int]:
-        return await self._spool.survey(partial(undelivered_objects, numbers=numbers))
+    async def _sweep(self) -> None:
+        """While a damaged spool lies beside, its messages may be those that are missing: then nothing is deleted."""
+        damaged = await asyncio.to_thread(left_aside, self._settings().paths.spool)
+        unnamed = 0
+
+        async def wanted(numbers: list[int]) -> set[int]:
+            nonlocal unnamed
+            named = await self._spool.survey(partial(undelivered_objects, numbers=numbers))
+            unnamed += len(numbers) - len(named)
+            return set(numbers) if damaged else named
+
+        await self.objects.sweep(wanted)
+        self._unnamed = unnamed if damaged else 0

@@ -56,3 +56,46 @@ async def test_a_draft_that_cannot_be_read_is_set_aside_and_told(tmp_path: Path)
             (told,) = [f for f in daemon.vitals.report().findings if f.code == "draft.unread"]
             assert told.where.endswith(".bad")
             assert Path(told.where).exists()
+
+
+async def test_an_object_that_no_message_names_is_deleted(tmp_path: Path) -> None:
+    object_ = an_object(tmp_path)
+    async with (
+        Hub.open(tmp_path / "hub", ("127.0.0.1", 0)) as hub,
+        a_daemon(settings_for(tmp_path / "data", hub.base_url, hub)),
+    ):
+        await until(lambda: not object_.exists())
+
+
+async def test_beside_a_damaged_spool_it_is_kept_and_told(tmp_path: Path) -> None:
+    # given an object that was acknowledged, whose message may be what could not be read of the spool
+    object_ = an_object(tmp_path)
+    damaged = tmp_path / "data" / "spool.damaged-1.db"
+    damaged.write_bytes(b"what is left of it")
+    async with Hub.open(tmp_path / "hub", ("127.0.0.1", 0)) as hub:
+        settings = settings_for(tmp_path / "data", hub.base_url, hub)
+        # then it is not deleted, and somebody is told
+        async with a_daemon(settings) as daemon:
+            await until(lambda: [f for f in daemon.vitals.report().findings if f.code == "objects.unnamed"])
+        assert object_.exists()
+        # until somebody has looked
+        damaged.unlink()
+        async with a_daemon(settings):
+            await until(lambda: not object_.exists())
+
+
+async def test_a_folder_of_objects_that_cannot_be_read_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "objects").write_text("a file, where the folder should be")
+    async with (
+        Hub.open(tmp_path / "hub", ("127.0.0.1", 0)) as hub,
+        a_daemon(settings_for(tmp_path / "data", hub.base_url, hub)) as daemon,
+    ):
+        await until(lambda: daemon.uplink.live and daemon.steering.plan is not None)
+
+
+def an_object(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "objects"
+    folder.mkdir(parents=True)
+    (folder / "1795392147411000.dcm").write_bytes(b"DICM")
+    return folder / "1795392147411000.dcm"

@@ -11,6 +11,7 @@ and the object is uploaded once more.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -30,6 +31,7 @@ _ASKED_AT_ONCE: Final = 500
 _CLOCK_S: Final = 2.0  # file systems keep times as coarse as this
 _NOTE_BYTES: Final = 256
 _COMMITTED_WITHIN_S: Final = 3_600.0
+CLOSE_WITHIN_S: Final = 1.0
 
 
 class Objects:
@@ -84,7 +86,10 @@ class Objects:
         last hour. Raises what `wanted` raises; what the disk refuses stays for the next time."""
         now = time.monotonic()
         self._adopted = {number: at for number, at in self._adopted.items() if now - at < _COMMITTED_WITHIN_S}
-        found = await self._disk.run(self._look_for_leftovers)
+        try:
+            found = await self._disk.run(self._look_for_leftovers)
+        except OSError:
+            return
         for begin in range(0, len(found), _ASKED_AT_ONCE):
             asked = found[begin : begin + _ASKED_AT_ONCE]
             keep = await wanted(asked)
@@ -93,9 +98,11 @@ class Objects:
             paths = [path for number in unwanted for path in (self.path_of(number), self._note(number))]
             await self._disk.run(lambda paths=paths: _unlink(*paths))  # type: ignore[misc]
 
-    async def close(self) -> None:
-        """After all that was asked for so far."""
-        await self._disk.run(lambda: None)
+    async def close(self, within_s: float = CLOSE_WITHIN_S) -> None:
+        """After all that was asked for so far, if the disk does it in time: one that hangs must not hold up the end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._disk.run(lambda: None)
         self._disk.end()
 
     def _note(self, number: int) -> Path:

@@ -10,6 +10,7 @@ in the new file; one whose state cannot be read is HELD there, for a person.
 from __future__ import annotations
 
 import contextlib
+import glob
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,6 +129,11 @@ def finish_swap(path: Path, vfs: str | None) -> None:
         leftover.unlink(missing_ok=True)
     fresh.replace(path)
     sync_folder(path.parent)
+
+
+def left_aside(path: Path) -> list[Path]:
+    """The damaged files that were set aside for this spool, by whatever process, and that nobody has taken away yet."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}.damaged-*{glob.escape(path.suffix)}"))
 
 
 def _set_aside(path: Path, vfs: str | None) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -209,6 +210,24 @@ asyncio.run(main())
 
 
 # Which objects are wanted
+
+
+async def test_a_folder_that_cannot_be_read_is_swept_another_time(tmp_path: Path) -> None:
+    (tmp_path / "objects").write_text("a file, where the folder should be")
+    objects = Objects(tmp_path / "objects")
+
+    async def wanted(numbers: list[int]) -> set[int]:
+        raise AssertionError("there is nothing to ask for")
+
+    await objects.sweep(wanted)
+    await objects.close()
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    objects, answers = Objects(tmp_path / "objects"), threading.Event()
+    objects._disk.submit(answers.wait, lambda *_: None)
+    await objects.close(within_s=0.05)
+    answers.set()
 
 
 def test_objects_are_wanted_until_the_server_has_their_message(tmp_path: Path) -> None:
