@@ -14,11 +14,13 @@ import random
 import socket
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from channel_hall import Device, Hall, a_hall, device, spec, until
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import HealthCheck, settings, strategies
+from hypothesis.stateful import RuleBasedStateMachine, rule
 from ward_building import Ward, free_port
 from ward_messages import adt
 
@@ -27,7 +29,8 @@ from agent.errors import ConfigError
 from agent.net.inlet import Conversation
 from agent.spec import AckMode, ByteStream, ChannelSpec, LineSpec, Mllp
 
-LONG, SHORT = 50, 3  # reloads of a sequence
+STEPS = 50
+SEEDS = strategies.integers(0, 1 << 32)
 NAMES = [f"c{number}" for number in range(6)]
 HOSTS = ["127.0.0.1", "0.0.0.0"]
 MODES = [AckMode.ORIGINAL, AckMode.ENHANCED, AckMode.ENHANCED_AA]
@@ -176,25 +179,87 @@ async def lived_through(folder: Path, draw: random.Random, steps: int) -> None:
                     await until(lambda heard=heard: len(hall.server.heard) > heard + 10)  # type: ignore[misc]
             for sender in senders:
                 sender.cancel()
-        assert house.complaints == []
-        if steps >= LONG:
-            assert house.lived > steps, "there were connections to be broken"
-            assert len(house.acknowledged) > steps
-        # every channel comes back, so that what waits for one is delivered
-        await hall.channels.apply([spec(name, port) for name, port in zip(NAMES, house.ports, strict=False)])
-        await until(lambda: house.acknowledged <= {control_id_of(each.body) for each in hall.server.heard})
+        assert house.lived > steps, "there were connections to be broken"
+        assert len(house.acknowledged) > steps
+        await nothing_is_lost(house)
+
+
+async def nothing_is_lost(house: House) -> None:
+    """No sender has complained, and when every channel is back, so that nothing waits for one, all is delivered."""
+    assert house.complaints == []
+    hall = house.hall
+    await hall.channels.apply([spec(name, port) for name, port in zip(NAMES, house.ports, strict=False)])
+    await until(lambda: house.acknowledged <= {control_id_of(each.body) for each in hall.server.heard})
 
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_no_untouched_connection_breaks_and_no_acknowledged_message_is_lost(tmp_path: Path, seed: int) -> None:
-    await lived_through(tmp_path, random.Random(seed), LONG)
+    await lived_through(tmp_path, random.Random(seed), STEPS)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(draw=strategies.randoms(use_true_random=True))
-def test_two_hundred_sequences_break_no_untouched_connection_and_lose_nothing(draw: random.Random) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(lived_through(Path(folder), draw, SHORT))
+class Reloads(RuleBasedStateMachine):
+    """A house at work, and whatever order of reloads hypothesis comes up with; it shrinks the one that fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.new_event_loop()
+        self._folder = tempfile.TemporaryDirectory()
+        self._orders: asyncio.Queue[Callable[[House], Awaitable[None]] | None] = asyncio.Queue()
+        self._done: asyncio.Queue[Exception | None] = asyncio.Queue()
+        self._life = self._loop.create_task(self._live())
+        self._in_the_house(House.reload, seed=0)
+
+    async def _live(self) -> None:
+        """One task, for what is opened in it is closed in it."""
+        async with a_hall(Path(self._folder.name)) as hall:
+            house = House(hall, random.Random())
+            async with asyncio.TaskGroup() as tasks:
+                senders = [tasks.create_task(house.send(name)) for name in NAMES for _ in range(2)]
+                while (order := await self._orders.get()) is not None:
+                    try:
+                        await order(house)
+                    except Exception as error:
+                        self._done.put_nowait(error)
+                    else:
+                        self._done.put_nowait(None)
+                for sender in senders:
+                    sender.cancel()
+            await nothing_is_lost(house)
+
+    def _in_the_house(self, order: Callable[[House], Awaitable[None]], seed: int) -> None:
+        async def with_traffic(house: House) -> None:
+            house.draw = random.Random(seed)
+            heard = len(house.hall.server.heard)
+            await order(house)
+            if any(isinstance(each.wire, Mllp) for each in house.wanted.values()):
+                await until(lambda: len(house.hall.server.heard) > heard + 5)
+            assert house.complaints == []
+
+        self._orders.put_nowait(with_traffic)
+        if (error := self._loop.run_until_complete(self._done.get())) is not None:
+            raise error
+
+    @rule(seed=SEEDS)
+    def a_reload(self, seed: int) -> None:
+        self._in_the_house(House.reload, seed)
+
+    @rule(seed=SEEDS)
+    def a_reload_that_cannot_be_had(self, seed: int) -> None:
+        self._in_the_house(House.reload_in_vain, seed)
+
+    def teardown(self) -> None:
+        try:
+            self._orders.put_nowait(None)
+            self._loop.run_until_complete(self._life)
+        finally:
+            self._loop.close()
+            self._folder.cleanup()
+
+
+TestReloads = Reloads.TestCase
+TestReloads.settings = settings(
+    max_examples=200, stateful_step_count=6, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 async def test_a_real_agent_keeps_an_untouched_connection_through_many_reloads(ward: Ward) -> None:
