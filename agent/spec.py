@@ -262,6 +262,13 @@ class ChannelSpec:
         return not self.dials and self.serial is None
 
     @property
+    def kind(self) -> str:
+        """What it speaks, and over what if that is no plain TCP; for people."""
+        if self.serial is not None:
+            return f"{self.family} serial"
+        return f"{self.family}s" if self.line.tls is not None else self.family
+
+    @property
     def family(self) -> str:
         """What it speaks, in the word of its scheme: mllp, tcp, astm, dicom; serial lines carry one of them."""
         match self.wire:

@@ -26,7 +26,6 @@ from agent.logbook import Logbook
 from agent.metrics import UNMEASURED, ChannelMetrics
 from agent.net.credentials import Credentials
 from agent.net.uplink import Uplink
-from agent.spec import ChannelSpec
 from agent.status import ChannelState, ChannelStatus, ClientStatus, ServerStatus, SpoolStatus, StatusReport, utc
 from agent.store.retention import Swept
 from agent.store.row import State
@@ -103,7 +102,7 @@ class Vitals:
                 lane.metrics,
                 name=name,
                 address=channel.spec.address if channel is not None else "",
-                type=_kind(channel.spec) if channel is not None else "mllp",
+                type=channel.spec.kind if channel is not None else "mllp",
                 state=_state(channel),
                 queued=queued,
                 oldest_queued_seconds=self._oldest_s(lane) if queued else None,
@@ -213,10 +212,3 @@ def _state(channel: Channel | None) -> ChannelState:
     if channel.inlet is not None and not channel.spec.listens:
         return ChannelState.CONNECTED if channel.listening else ChannelState.CONNECTING
     return ChannelState.LISTENING if channel.listening else ChannelState.FAILED
-
-
-def _kind(spec: ChannelSpec) -> str:
-    """What it speaks, and over what if that is no plain TCP."""
-    if spec.serial is not None:
-        return f"{spec.family} serial"
-    return f"{spec.family}s" if spec.line.tls is not None else spec.family

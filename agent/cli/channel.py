@@ -116,7 +116,7 @@ def _kept_channels(host: Host) -> list[ChannelStatus]:
             ChannelStatus(
                 name,
                 spec.address if spec is not None else "",
-                spec.family if spec is not None else "",
+                spec.kind if spec is not None else "",
                 ChannelState.DOWN.value,
                 queued=facts["queued"],
                 oldest_queued_seconds=facts["oldestQueuedSeconds"],
@@ -154,7 +154,7 @@ def _screen(channels: list[ChannelStatus], kept: LastGood | None) -> list[Line]:
     width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 160
     problems = [each for each in channels if each.last_error]
     fixed: list[Column[ChannelStatus]] = [
-        Column("kind", lambda c: (c.type or "-", Tone.QUIET), 5, left=True),
+        Column("kind", lambda c: (c.type or "-", Tone.QUIET), max(5, *(len(c.type) for c in channels)), left=True),
         Column("state", lambda c: (c.state, _tone(c)), max(9, *(len(c.state) for c in channels)), left=True),
         number("conn", lambda c: c.connections),
         number("queue", lambda c: c.queued, 6, tone=Tone.WARNING),

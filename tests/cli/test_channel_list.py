@@ -57,6 +57,19 @@ async def test_a_channel_that_does_not_listen_is_told_with_its_problem(tmp_path:
     assert "adt: 192.0.2.1:2575: this address is not one of this machine's" in answer.out
 
 
+async def test_what_a_channel_speaks_and_over_what_is_read_in_full(tmp_path: Path) -> None:
+    async with Hub.open(tmp_path / "hub", ("127.0.0.1", 0)) as hub:
+        address = f"serial://{tmp_path}/tty?mode=astm"
+        await hub.put_agent("ward", {"lab": address}, agent_id=hub.agent_id)
+        settings = settings_for(tmp_path / "agent", hub.base_url, hub)
+        async with a_daemon(settings) as daemon:
+            await until(lambda: "lab" in daemon.channels.by_name and settings.paths.last_good.exists())
+            at_work = await Desk(tmp_path).types("list")
+        down = await Desk(tmp_path).types("list")
+    assert "astm serial connecting" in at_work.out
+    assert "astm serial down" in down.out
+
+
 async def test_where_nothing_was_ever_configured_the_list_says_so(tmp_path: Path) -> None:
     answer = await Desk(tmp_path).types("list")
     assert answer.status == 3
