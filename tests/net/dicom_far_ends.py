@@ -7,7 +7,6 @@ import contextlib
 import io
 import os
 import shutil
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -174,17 +173,14 @@ def as_file(dataset: Dataset, path: Path, transfer_syntax: str = ExplicitVRLittl
 
 
 def dcmtk(name: str) -> str:
-    """One of DCMTK's programs; not pynetdicom's scripts of the same names, which lie beside the interpreter."""
-    ours = {os.path.realpath(place) for place in (sys.prefix, Path(sys.executable).parent)}
-    folders = [
-        folder
-        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
-        if not any(os.path.realpath(folder).startswith(mine) for mine in ours if mine != os.path.realpath("/usr"))
-    ]
-    found = shutil.which(name, path=os.pathsep.join([*folders, "/usr/bin"]))
-    if found is None:
-        pytest.fail(f"{name} is not installed: install dcmtk", pytrace=False)
-    return found
+    """One of DCMTK's programs; pynetdicom's of the same names are scripts."""
+    for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/bin"]:
+        found = shutil.which(name, path=folder)
+        if found is not None:
+            with open(found, "rb") as program:
+                if program.read(2) != b"#!":
+                    return found
+    pytest.fail(f"{name} is not installed: install dcmtk", pytrace=False)
 
 
 async def run(program: str, *arguments: object) -> tuple[int, str]:
